@@ -1,0 +1,1 @@
+"""Unified Multiplex in Python: a session is a pair of addresses, and nothing else."""

@@ -1,0 +1,106 @@
+"""Configuration of a stack: validated once, here, and frozen.
+
+Times are microseconds, sizes bytes, addresses 16 packed bytes.
+"""
+
+import attrs
+
+from umuxstack.core.errors import BadArgument
+from umuxstack.core.units import FIXED_PORT, Address, Micros, millis, seconds
+
+
+def _within(low: int, high: int) -> "attrs._ValidatorType[int]":
+    def check(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+        if not low <= value <= high:
+            raise BadArgument(f"{attribute.name} is {value}; allowed is {low} to {high}")
+
+    return check
+
+
+@attrs.frozen(slots=True)
+class LinkCaps:
+    """What the link below can do for us."""
+
+    mtu: int = attrs.field(default=1500, validator=_within(1280, 65535))
+    segmentation: bool = True  # takes and gives TCP super-segments of up to 64 KB
+    checksum: bool = True  # completes transport checksums on the way out
+
+
+@attrs.frozen(slots=True)
+class PoolPolicy:
+    """How many ready addresses are kept (UM-9): below `low` the pool is refilled up to `high`."""
+
+    low: int = attrs.field(default=64, validator=_within(0, 1 << 20))
+    high: int = attrs.field(default=256, validator=_within(0, 1 << 20))
+
+
+@attrs.frozen(slots=True)
+class TcpPolicy:
+    """What a TCP may choose. The defaults are ours; presets imitate other stacks."""
+
+    congestion: str = "cubic"
+    initial_window: int = attrs.field(default=10, validator=_within(1, 1000))  # segments, RFC 6928
+    rto_initial: Micros = seconds(1)  # RFC 6298 2.1
+    rto_min: Micros = millis(200)  # RFC 6298 2.4 says SHOULD 1 s; every large stack uses 200 ms
+    rto_max: Micros = seconds(60)
+    syn_retries: int = attrs.field(default=6, validator=_within(0, 100))
+    synack_retries: int = attrs.field(default=5, validator=_within(0, 100))
+    retries: int = attrs.field(default=15, validator=_within(1, 100))  # RFC 9293 3.8.3's R2, counted
+    orphan_retries: int = attrs.field(default=8, validator=_within(0, 100))
+    delayed_ack: Micros = millis(40)  # RFC 9293 MUST-58: under 0.5 s
+    time_wait: Micros = seconds(60)  # UM-36
+    fin_wait_2: Micros = seconds(60)  # after a full close by the application
+    receive_buffer: int = 256 * 1024  # first limit; grows to receive_buffer_max
+    receive_buffer_max: int = 6 * 1024 * 1024
+    send_buffer: int = 512 * 1024
+    send_buffer_max: int = 4 * 1024 * 1024
+    nodelay: bool = False  # True switches Nagle's algorithm off
+    sack: bool = True
+    timestamps: bool = True
+    window_scaling: bool = True
+    ecn: bool = False
+    keepalive: bool = False
+    keepalive_idle: Micros = seconds(7200)
+    keepalive_interval: Micros = seconds(75)
+    keepalive_count: int = 9
+    user_timeout: Micros = Micros(0)  # RFC 5482; 0: count retries instead
+    challenge_acks_per_second: int = 10  # per session, never global: a global limit is a side channel
+
+
+@attrs.frozen(slots=True)
+class StackConfig:
+    """A stack's configuration. `prefix` is routed to us whole; `shared` are its legacy addresses (UM-6)."""
+
+    prefix: Address
+    prefix_length: int = attrs.field(default=64, validator=_within(8, 120))
+    scheme: str = attrs.field(default="sealed")  # or "random" (UM-13)
+    pool: PoolPolicy = PoolPolicy()
+    link: LinkCaps = LinkCaps()
+    tcp: TcpPolicy = TcpPolicy()
+    shared: tuple[Address, ...] = ()
+    fixed_port: int = attrs.field(default=FIXED_PORT, validator=_within(1, 65535))  # never 0 (UM-4)
+    unified_peers: tuple[tuple[Address, int], ...] = ()  # prefixes known to be unified (UM-5)
+    silence: bool = True  # UM-31; False gives the answers of RFC 9293 and 4443
+    hop_limit: int = attrs.field(default=64, validator=_within(1, 255))
+    das_lifetime: Micros = seconds(60)  # of a waiting SSA (UM-24)
+    candidates: int = attrs.field(default=8, validator=_within(1, 1024))  # per LISTEN_U (UM-23)
+    client_grain_linger: Micros = seconds(60)  # UM-26
+    udp_idle: Micros = seconds(120)  # UM-18
+    retiring: Micros = seconds(60)  # UM-31
+    telescope: int = 1024  # sources remembered that knocked where nobody is
+    memory: int = 1 << 30  # bytes that all buffers together may hold
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.prefix) != 16:
+            raise BadArgument("prefix must be 16 packed bytes")
+        host_bits = 128 - self.prefix_length
+        if int.from_bytes(self.prefix, "big") & ((1 << host_bits) - 1):
+            raise BadArgument(f"prefix has bits set beyond its length of {self.prefix_length}")
+        if self.prefix[0] == 0xFF:
+            raise BadArgument("a multicast prefix cannot hold sessions")
+        if self.scheme not in ("sealed", "random"):
+            raise BadArgument(f"scheme is {self.scheme!r}; it is 'sealed' or 'random'")
+        if self.pool.low > self.pool.high:
+            raise BadArgument("pool: low watermark above the high one")
+
+

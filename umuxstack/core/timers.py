@@ -1,0 +1,60 @@
+"""One heap of deadlines for the whole stack, repaired lazily.
+
+An endpoint carries its wanted `deadline` and the time for which it stands in
+the heap, `armed`. Moving a deadline later touches only the attribute; the
+stale heap entry re-queues itself when it surfaces. Invariant: an endpoint with
+a deadline stands in the heap at that time or earlier.
+"""
+
+from heapq import heappop, heappush
+
+from umuxstack.core.network.endpoint import Endpoint
+from umuxstack.core.units import NEVER, Micros
+
+
+class Timers:
+    """The stack's only source of "call me later"."""
+
+    __slots__ = ("_heap", "_serial")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Endpoint]] = []
+        self._serial = 0
+
+    def arm(self, endpoint: Endpoint, deadline: Micros) -> None:
+        """Wants `endpoint.on_deadline` at `deadline` (NEVER: not at all)."""
+        endpoint.deadline = deadline
+        if deadline < endpoint.armed:
+            endpoint.armed = deadline
+            self._serial += 1
+            heappush(self._heap, (deadline, self._serial, endpoint))
+
+    def next_deadline(self) -> Micros:
+        """When `expire` has something to do next. May be early by one stale entry; never late."""
+        heap = self._heap
+        while heap:
+            when, _, endpoint = heap[0]
+            if when != endpoint.armed:  # superseded by an earlier entry, or already served
+                heappop(heap)
+            elif endpoint.deadline > when:
+                self._requeue()
+            else:
+                return Micros(when)
+        return NEVER
+
+    def _requeue(self) -> None:
+        endpoint = heappop(self._heap)[2]
+        endpoint.armed = NEVER
+        if endpoint.deadline < NEVER:
+            self.arm(endpoint, endpoint.deadline)
+
+    def expire(self, now: Micros) -> None:
+        """Calls `on_deadline` of every endpoint that is due at `now`."""
+        while self.next_deadline() <= now:
+            endpoint = heappop(self._heap)[2]
+            endpoint.armed = endpoint.deadline = NEVER
+            endpoint.on_deadline(now)
+
+    def __len__(self) -> int:
+        """Endpoints that still want to be called (stale entries are not counted)."""
+        return sum(1 for when, _, e in self._heap if when == e.armed and e.deadline < NEVER)
