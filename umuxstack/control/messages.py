@@ -413,7 +413,7 @@ class Connect(Request[Opened]):
 @attrs.frozen(slots=True)
 class Listen(Request[ListenerRow]):
     """Opens a listener. The descriptor that comes is a SOCK_SEQPACKET socket: on it each accepted connection arrives
-    as one page of `Opened` with its stream's descriptor. Closing it closes the listener."""
+    framed like the answer to a CONNECT with the tag 0, with its stream's descriptor. Closing it closes the listener."""
 
     VERB = Verb.LISTEN
     ANSWER = ListenerRow

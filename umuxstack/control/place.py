@@ -1,0 +1,213 @@
+"""Where a control socket lives, how it is opened safely, and who is at its other end.
+
+Owns the rules of the file system: a stale file is removed only when nobody
+answers behind it, the mode is right from the first moment on, and a directory
+that others could change is not trusted. Knows nothing of messages.
+"""
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+SYSTEM_DIRECTORY: Final = Path("/run/umux")
+SUFFIX: Final = ".sock"
+BACKLOG: Final = 16
+_UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (socket(7), SO_PEERCRED)
+_SO_PEERGROUPS: Final = 59  # Linux 4.13: the supplementary groups; not in Python's socket module
+_LOCK_PATIENCE: Final = 2.0  # seconds; somebody else starts a stack in the same directory
+
+
+class PlaceError(Exception):
+    """The socket cannot be opened there; the message says why and what helps."""
+
+
+@attrs.frozen(slots=True)
+class Caller:
+    """Who connected, by the kernel's word (SO_PEERCRED at the time of connect)."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int]
+
+
+def directory(environment: Mapping[str, str], uid: int) -> Path:
+    """The directory for this user's sockets: /run/umux for root, else under XDG_RUNTIME_DIR."""
+    if uid == 0:
+        return SYSTEM_DIRECTORY
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "umux" if runtime else Path(f"/tmp/umux-{uid}")  # noqa: S108  # checked before use
+
+
+def default_path(name: str, environment: Mapping[str, str], uid: int) -> Path:
+    """Where the stack called `name` has its socket."""
+    return directory(environment, uid) / f"{name}{SUFFIX}"
+
+
+def candidates(environment: Mapping[str, str], uid: int) -> list[Path]:
+    """The socket files a client of this user may mean: its own directory's, then the system's."""
+    found: list[Path] = []
+    for place in dict.fromkeys((directory(environment, uid), SYSTEM_DIRECTORY)):
+        with contextlib.suppress(OSError):
+            found += sorted(path for path in place.iterdir() if path.suffix == SUFFIX and path.is_socket())
+    return found
+
+
+def caller(connection: socket.socket) -> Caller:
+    """The process at the other end."""
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    groups = frozenset({gid})
+    with contextlib.suppress(OSError):  # before Linux 4.13, or more groups than fit: the primary one remains
+        packed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
+        groups |= frozenset(value for (value,) in struct.iter_unpack("I", packed))
+    return Caller(pid=pid, uid=uid, gid=gid, groups=groups)
+
+
+class BoundSocket:
+    """A listening SOCK_SEQPACKET socket with its file, which it removes on close if the file is still its own."""
+
+    __slots__ = ("_identity", "path", "socket")
+
+    def __init__(self, path: Path, mode: int = 0o600, group: str | int | None = None) -> None:
+        """`group` may use the socket too: its file then belongs to that group and has the group's bits set."""
+        self.path = path.absolute()
+        gid = _group_id(group)
+        if gid is not None:
+            mode |= 0o060
+        _prepare_directory(self.path.parent)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with _locked(self.path.parent):
+                _remove_stale(self.path)
+                # Linux takes the mode of the file from the socket's own inode: so it is never wider than asked for.
+                os.fchmod(self.socket.fileno(), mode)
+                _bind(self.socket, self.path)
+                if gid is not None:
+                    os.chown(self.path, -1, gid)
+                os.chmod(self.path, mode)  # bind applied the umask
+                self.socket.listen(BACKLOG)
+                self._identity = _identity(self.path)
+        except OSError as error:
+            self.socket.close()
+            raise PlaceError(f"cannot open the control socket {self.path}: {error.strerror}") from error
+        except PlaceError:
+            self.socket.close()
+            raise
+        self.socket.setblocking(False)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.socket.close()
+        if self._identity is not None and _identity(self.path) == self._identity:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        self._identity = None
+
+
+def _group_id(group: str | int | None) -> int | None:
+    if group is None or isinstance(group, int):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        if group.isdecimal():
+            return int(group)
+        raise PlaceError(f"there is no group {group!r}; `getent group` lists them") from None
+
+
+def _prepare_directory(place: Path) -> None:
+    """Makes it if need be; refuses one in which another user could swap the socket for his own."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            place.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
+        except OSError as error:
+            raise PlaceError(
+                f"cannot make the directory {place}: {error.strerror}; choose another with --socket or UMUX_SOCKET"
+            ) from error
+    try:
+        status = place.stat()
+    except OSError as error:
+        raise PlaceError(f"cannot use the directory {place}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise PlaceError(f"{place} is no directory; choose another with --socket or UMUX_SOCKET")
+    sticky = status.st_mode & stat.S_ISVTX
+    if status.st_uid not in (0, os.geteuid()) or (status.st_mode & 0o022 and not sticky):
+        raise PlaceError(
+            f"other users can change the directory {place}, so the control socket would not be safe there; "
+            f"run `chmod go-w {place}` or choose another with --socket"
+        )
+
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """One stack at a time looks at what is in the directory and binds there."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        limit = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    raise PlaceError(f"another process holds {place} locked; is a stack just starting there?") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise PlaceError(f"{path} exists and is no socket; it is left alone: choose another with --socket")
+    if status.st_uid not in (0, os.geteuid()):
+        raise PlaceError(f"{path} belongs to uid {status.st_uid}; choose another with --socket")
+    if answers(path):
+        raise PlaceError(f"a stack is already running behind {path}; `umux down` ends it, --name starts one beside it")
+    path.unlink()
+
+
+def answers(path: Path) -> bool:
+    """Whether some process listens behind the file. A full backlog is an answer as well."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            # EPROTOTYPE: a socket of another type listens there. Only a refusal proves that nobody does.
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
+
+
+def _bind(bound: socket.socket, path: Path) -> None:
+    try:
+        bound.bind(str(path))
+    except OSError as error:
+        if "too long" in str(error):
+            raise PlaceError(
+                f"the path {path} is too long for a socket (107 bytes); choose another with --socket"
+            ) from error
+        raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

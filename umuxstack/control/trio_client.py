@@ -1,0 +1,119 @@
+"""A trio client of the control socket: the blocking client's calls, with `await`.
+
+One request at a time per client, as the protocol has it; a task that wants
+events beside other answers opens a second client.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from umuxstack.control.client import (
+    ANCILLARY,
+    PATIENCE,
+    Conversation,
+    descriptors_in,
+    only,
+    unreachable,
+)
+from umuxstack.control.layout import ProtocolError
+from umuxstack.control.messages import Answer, Hello, Request, Welcome
+from umuxstack.control.protocol import MAX_MESSAGE, NoStack
+
+
+class TrioClient:
+    """Made by `open_client`. Raises what the blocking `Client` raises."""
+
+    __slots__ = ("_conflict", "_conversation", "_socket", "welcome")
+
+    def __init__(self, connection: trio.socket.SocketType, welcome: Welcome, conversation: Conversation) -> None:
+        self._socket = connection
+        self._conversation = conversation
+        self._conflict = trio.Lock()
+        self.welcome = welcome
+
+    async def call(self, request: Request[Answer]) -> Answer:
+        """The one row that answers `request`."""
+        return only(await self.list(request), request)
+
+    async def list(self, request: Request[Answer]) -> list[Answer]:
+        """All rows of the answer."""
+        rows: list[Answer] = []
+        async with self._conflict:
+            await _send(self._socket, self._conversation.ask(request))
+            last = False
+            while not last:
+                with trio.move_on_after(PATIENCE) as patience:
+                    page, last, descriptor = await _receive(self._socket, self._conversation, request)
+                if patience.cancelled_caught:
+                    raise NoStack(f"the stack did not answer within {PATIENCE:g} s")
+                if descriptor is not None:
+                    os.close(descriptor)
+                    raise ProtocolError("a descriptor came with an answer that has none")
+                rows += page
+        return rows
+
+    async def stream(self, request: Request[Answer]) -> AsyncGenerator[Answer, None]:
+        """The rows as they come, without a time limit (events, echoes). Close the generator's client to stop."""
+        await _send(self._socket, self._conversation.ask(request))
+        last = False
+        while not last:
+            page, last, _ = await _receive(self._socket, self._conversation, request)
+            for row in page:
+                yield row
+
+    async def open(self, request: Request[Answer]) -> tuple[Answer, socket.socket]:
+        """For `Connect` and `Listen`: the row, and the socket that came with it."""
+        async with self._conflict:
+            await _send(self._socket, self._conversation.ask(request))
+            rows, last, descriptor = await _receive(self._socket, self._conversation, request)
+        if descriptor is None:
+            raise ProtocolError(f"{type(request).__name__} was answered without a descriptor")
+        handed = socket.socket(fileno=descriptor)
+        if not last or len(rows) != 1:
+            handed.close()
+            raise ProtocolError(f"{type(request).__name__} was answered by more than one row")
+        return rows[0], handed
+
+
+@contextlib.asynccontextmanager
+async def open_client(path: Path | str) -> AsyncGenerator[TrioClient, None]:
+    """A connected client. `NoStack` or `Forbidden` when the stack cannot be reached."""
+    with trio.socket.from_stdlib_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as connection:
+        try:
+            await connection.connect(str(path))
+        except OSError as error:
+            raise unreachable(Path(path), error) from error
+        conversation = Conversation()
+        hello = Hello()
+        await _send(connection, conversation.ask(hello))
+        rows, _, _ = await _receive(connection, conversation, hello)
+        yield TrioClient(connection, only(rows, hello), conversation)
+
+
+async def _send(connection: trio.socket.SocketType, message: bytes) -> None:
+    # The server may have said why it closes before we could ask: its last message is worth more than our EPIPE.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await connection.send(message)
+
+
+async def _receive(
+    connection: trio.socket.SocketType, conversation: Conversation, request: Request[Answer]
+) -> tuple[list[Answer], bool, int | None]:
+    try:
+        data, ancillary, _, _ = await connection.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        raise NoStack("the stack closed the control connection") from None
+    found: list[Any] = descriptors_in(ancillary)
+    try:
+        rows, last = conversation.answer(data, request)
+    except BaseException:
+        for descriptor in found:
+            os.close(descriptor)
+        raise
+    return rows, last, found[0] if found else None
