@@ -48,6 +48,7 @@ class CongestionControl:
     beta: ClassVar[float] = 0.5  # RFC 5681 equation (4): what is left of the window after a loss
     wants_samples: ClassVar[bool] = False  # True: TCP keeps delivery rates and passes a RateSample
     own_recovery: ClassVar[bool] = False  # True: no PRR; on_ack and cwnd rule during recovery too
+    hears_ecn: ClassVar[bool] = True  # False: `on_ecn` does nothing, so TCP must not negotiate ECN
 
     __slots__ = ("credit", "cwnd", "initial", "mss", "phase", "prior_cwnd", "prior_ssthresh", "ssthresh")
 
@@ -167,11 +168,11 @@ class CongestionControl:
     def slow_start(self, acked: int) -> int:
         """Grows by what was acknowledged, up to `ssthresh`; returns the bytes that were not needed.
 
-        RFC 3465 counts bytes and limits the growth per ACK to L = 2 segments. We set no L: offloads
-        on both sides merge some 45 segments under one ACK, and an L would turn doubling into a crawl. `acked` counts
-        no byte twice, which removes the reason RFC 3465 2.3 gives for L after a timeout. So do RFC 9002 7.3.1 and Linux.
+        RFC 3465 counts bytes and limits the growth per ACK to L = 2 segments. We set no L, as RFC 9002 7.3.1
+        and Linux do not: offloads on both sides merge some 45 segments under one ACK, and an L would turn
+        doubling into a crawl. `acked` counts no byte twice, which removes RFC 3465's reason for L after a timeout.
         """
-        grown = min(acked, self.ssthresh - self.cwnd)
+        grown = max(0, min(acked, self.ssthresh - self.cwnd))
         self.cwnd += grown
         return acked - grown
 

@@ -1,0 +1,19 @@
+"""NewReno: the standard's own congestion control, the yardstick for all others.
+
+One segment more per window, half of the window after a loss: what the base
+class does. The NewReno part, staying in recovery until everything outstanding at
+its start is acknowledged (RFC 6582), is TCP's, and shared by every algorithm.
+RFC 5681, RFC 6582, RFC 3465.
+"""
+
+from typing import ClassVar
+
+from umuxstack.core.tcp.congestion.base import CongestionControl
+
+
+class NewReno(CongestionControl):
+    """AIMD(1, 0.5), counting bytes."""
+
+    name: ClassVar[str] = "newreno"
+
+    __slots__ = ()
