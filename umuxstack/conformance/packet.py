@@ -5,6 +5,7 @@ becomes an `UnsupportedPacket` that names it.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from umuxstack.conformance.cursor import Cursor, UndefinedSymbol
@@ -51,8 +52,6 @@ _FLAG_BITS: Final = {
 _ECN_FLAGS: Final = TcpFlags.ECE | TcpFlags.CWR | TcpFlags.AE
 _FLAGS = re.compile(r"-|[A-Za-z0-9]*(?:[ \t]*\.)?[0-9]?")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
-_flag_cache: dict[str, tuple[TcpFlags, bool]] = {}
-_FLAG_CACHE_LIMIT: Final = 4096
 
 
 class _Unsupported(Exception):  # noqa: N818 - a signal inside the parser, not an error of the script
@@ -229,6 +228,8 @@ def _encapsulation(cursor: Cursor) -> Encapsulation:
                 if cursor.is_other(",") and cursor.next_kind() == WORD:
                     cursor.index += 1
         return Encapsulation(kind, cursor.text_since(start))
+    if not (cursor.kind == WORD or cursor.is_other(":") or cursor.is_other(",") or cursor.is_other("(")):
+        cursor.fail(f"expected ':' behind the {kind} header")
     while not cursor.is_other(":"):
         if cursor.kind == END or cursor.is_other("<") or cursor.is_other(">"):
             cursor.fail(f"expected ':' behind the {kind} header")
@@ -302,39 +303,34 @@ def _flags(cursor: Cursor) -> tuple[TcpFlags, bool]:
     text = match[0] if match else ""
     if not text:
         cursor.fail("expected a packet: TCP flags, udp or icmp")
-    known = _flag_cache.get(text)
-    if known is None:
-        known = _read_flags(cursor, text)
-        if len(_flag_cache) < _FLAG_CACHE_LIMIT:
-            _flag_cache[text] = known
+    flags, ace, trouble = _read_flags(text)
+    if trouble:
+        cursor.fail(trouble)
     cursor.seek(start + len(text))
     if cursor.ends[cursor.index - 1] != start + len(text):
         cursor.fail("expected a blank behind the TCP flags", cursor.index - 1)
-    return known
-
-
-def _read_flags(cursor: Cursor, text: str) -> tuple[TcpFlags, bool]:
-    flags = TcpFlags.NONE
-    ace = False
-    for character in text:
-        if character in " \t" or text == "-":
-            continue
-        if character in "01234567":
-            if ace or flags & _ECN_FLAGS:
-                cursor.fail("a number and the flags E, W, A exclude each other")
-            ace = True
-            number = int(character)
-            for bit, flag in ((1, TcpFlags.ECE), (2, TcpFlags.CWR), (4, TcpFlags.AE)):
-                if number & bit:
-                    flags |= flag
-            continue
-        flag = _FLAG_BITS.get(character, TcpFlags.NONE)
-        if not flag:
-            cursor.fail(f"expected TCP flags (of F S R P . U E W A 0-7); there is no '{character}'")
-        if ace and flag & _ECN_FLAGS:
-            cursor.fail("a number and the flags E, W, A exclude each other")
-        flags |= flag
     return flags, ace
+
+
+@lru_cache(maxsize=1024)  # a pure function of few different texts
+def _read_flags(text: str) -> tuple[TcpFlags, bool, str]:
+    """The flags, whether a number was among them, and what is wrong with the text ("" if nothing)."""
+    flags = TcpFlags.NONE
+    numbers = [int(character) for character in text if character in "01234567"]
+    for character in text:
+        if character in " \t01234567" or text == "-":
+            continue
+        flag = _FLAG_BITS.get(character)
+        if flag is None:
+            return flags, False, f"expected TCP flags (of F S R P . U E W A 0-7); there is no '{character}'"
+        flags |= flag
+    if len(numbers) > 1 or (numbers and flags & _ECN_FLAGS):
+        return flags, False, "one number, or the flags E, W and A, but not both"
+    for number in numbers:
+        for bit, flag in ((1, TcpFlags.ECE), (2, TcpFlags.CWR), (4, TcpFlags.AE)):
+            if number & bit:
+                flags |= flag
+    return flags, bool(numbers), ""
 
 
 def _sequence(cursor: Cursor) -> Sequence:
