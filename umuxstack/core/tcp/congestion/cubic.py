@@ -89,7 +89,7 @@ class Cubic(CongestionControl):
         est_up = ALPHA_UP if self.est < self.cwnd_before else ALPHA_DOWN
         grown, self.est_credit = divmod(self.est_credit + acked * self.mss * est_up, cwnd * ALPHA_DOWN)
         self.est += grown
-        elapsed = now - self.epoch
+        elapsed = max(0, now - self.epoch)
         if self.window(elapsed) < self.est:
             if cwnd < self.est:
                 self.cwnd = self.est
@@ -117,6 +117,8 @@ class Cubic(CongestionControl):
         self.epoch = NO_EPOCH
 
     def on_idle(self, idle: int, rto: int) -> None:
+        if idle <= rto:
+            return
         super().on_idle(idle, rto)
         if self.epoch != NO_EPOCH and self.idle_since == NO_EPOCH:
             self.epoch = Micros(self.epoch + idle)
