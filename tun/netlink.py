@@ -245,7 +245,10 @@ class Netlink:
         self._ask(f"adding the route to {prefix}", lambda: self._ipr.route("add", **request))
 
     def add_local_route(self, prefix: str, device: str = "lo") -> None:
-        """Makes every address of `prefix` this namespace's own, for kernel sockets (`ip -6 route add local`)."""
+        """Makes every address of `prefix` this namespace's own, for kernel sockets (`ip -6 route add local`).
+
+        Sockets bound to `::` receive on all of them; binding to one of them needs IPV6_FREEBIND.
+        """
         request = self._route(prefix, device, None) | {"type": "local", "table": 255}
         self._ask(f"adding the local route to {prefix}", lambda: self._ipr.route("add", **request))
 

@@ -63,6 +63,7 @@ class Namespace:
         """The current thread is in this namespace inside the `with`. Never `await` there: other tasks share the thread.
 
         Sockets and devices belong to the namespace in which they were made, for ever, so they can be used outside.
+        Threads started inside stay there.
         """
         back = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
         try:
