@@ -1,16 +1,14 @@
 """A TUN device: batches of IPv6 packets, read and written with their offload marks.
 
 Owns the descriptor. Does not wait (the caller does, on `fileno()`), does not
-route or bring the link up (`tun.netlink` does), does not look into packets.
+route or bring the link up (its user does, by `tun.netlink`), does not look into packets.
 Invariant: no packet from either side raises; what the kernel rejects is counted.
 Numbers and recipe: one system call and one tuple per packet, super-segments whole.
 """
 
 import errno
-import fcntl
 import os
 import re
-import socket
 import struct
 from collections.abc import Sequence
 from types import TracebackType
@@ -18,6 +16,7 @@ from typing import Final, Self, TypeAlias
 
 from tun import vnet
 from tun.errors import LinkDown, MtuOutOfRange, NameInvalid, TunError
+from tun.netlink import Netlink
 from tun.openers import Opener, default_opener
 
 Packet: TypeAlias = tuple[bytes, int, int, bool]  # buffer, where the packet starts in it, gso_size, checksum is good
@@ -32,12 +31,6 @@ QUEUE_LENGTH: Final = 5000  # packets; at the default of 500 the kernel drops wh
 DEFAULT_NAME: Final = "umux%d"
 NAME_MAX: Final = 15  # bytes: IFNAMSIZ without the terminating zero
 VNET_CACHE_LIMIT: Final = 4096  # entries; a stack uses a few dozen
-
-SIOCGIFINDEX: Final = 0x8933
-SIOCGIFMTU: Final = 0x8921
-SIOCSIFMTU: Final = 0x8922
-SIOCSIFTXQLEN: Final = 0x8943
-IFREQ_INT: Final = struct.Struct("16si20x")  # struct ifreq, 40 bytes: name, one integer
 
 GSO_SIZE: Final = struct.Struct("=H")
 NAME_SHAPE: Final = re.compile(r"[^\s\0/:%]+(%d)?[^\s\0/:%]*|%d[^\s\0/:%]*")
@@ -205,19 +198,10 @@ def check_name(name: str) -> None:
 def _configure(name: str, mtu: int) -> tuple[int, int]:
     """Sets MTU and queue length; (index, MTU). Must run in the device's namespace.
 
-    By ioctl, not netlink, so that a device needs nothing but itself to be opened.
+    By netlink: the ioctl for the queue length is refused in a user namespace (`unshare -Urn`).
     """
-    packed = name.encode()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, SIOCSIFMTU, IFREQ_INT.pack(packed, mtu))
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            raise MtuOutOfRange(
-                errno.EINVAL, f"{name} does not take an MTU of {mtu}: choose a smaller one; 1500 always works"
-            ) from error
-        fcntl.ioctl(control, SIOCSIFTXQLEN, IFREQ_INT.pack(packed, QUEUE_LENGTH))
-        index = IFREQ_INT.unpack(fcntl.ioctl(control, SIOCGIFINDEX, IFREQ_INT.pack(packed, 0)))[1]
-        actual = IFREQ_INT.unpack(fcntl.ioctl(control, SIOCGIFMTU, IFREQ_INT.pack(packed, 0)))[1]
-    return index, actual
+    with Netlink() as netlink:
+        netlink.set_mtu(name, mtu)
+        netlink.set_txqueuelen(name, QUEUE_LENGTH)
+        link = netlink.link(name)
+    return link.index, link.mtu

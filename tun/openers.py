@@ -92,7 +92,7 @@ def _refused(error: OSError, name: str) -> TunError:
     if code == errno.EBUSY:
         return NameTaken(
             code,
-            f"{name!r} is in use by a running process: choose another name, leave it out (the kernel then numbers one), "
+            f"{name!r} is in use by a running process: choose another name, or none (the kernel numbers one), "
             f"or find the holder with `sudo grep -l 'iff:\\s{name}$' /proc/*/fdinfo/*`",
         )
     if code == errno.EINVAL and _exists(name):

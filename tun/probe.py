@@ -22,7 +22,11 @@ CAP_NET_ADMIN: Final = 12  # <linux/capability.h>
 TRY_USER_NAMESPACE: Final = """
 import ctypes, fcntl, os, struct
 if os.geteuid() == 0:
-    os.setgroups([]), os.setgid(65534), os.setuid(65534)  # to ask for somebody who is not root
+    try:
+        os.setgroups([]), os.setgid(65534), os.setuid(65534)  # to ask for somebody who is not root
+    except OSError:
+        print("inside", 0)  # a root who may not become another user is that of a user namespace
+        raise SystemExit
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.unshare(0x10000000 | 0x40000000):  # CLONE_NEWUSER | CLONE_NEWNET
     print("unshare", ctypes.get_errno())
@@ -140,6 +144,8 @@ def _user_namespaces() -> Finding:
         return Finding(name, False, f"could not be tried: {error}", "run `unshare -Urn true` as an ordinary user")
     if step == "ok":
         return Finding(name, True, "`unshare -Urn` gives an ordinary user a namespace with a TUN", "")
+    if step == "inside":
+        return Finding(name, True, "this program runs in one", "")
     if step == "tun":
         return Finding(
             name,

@@ -4,6 +4,8 @@ import errno
 import os
 import select
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,9 +102,8 @@ def test_without_offload_none_is_reported(namespace: Namespace) -> None:
 
 @BOTH
 def test_a_name_in_use_is_refused_and_free_again_after_close(namespace: Namespace, opener: openers.Opener) -> None:
-    with namespace.run(TunDevice, "tun0", opener=opener):
-        with pytest.raises(NameTaken, match="in use by a running process"):
-            namespace.run(TunDevice, "tun0", opener=opener)
+    with namespace.run(TunDevice, "tun0", opener=opener), pytest.raises(NameTaken, match="in use by a running process"):
+        namespace.run(TunDevice, "tun0", opener=opener)
     namespace.run(TunDevice, "tun0", opener=opener).close()
 
 
@@ -122,6 +123,16 @@ def test_an_mtu_that_the_driver_refuses_is_explained(namespace: Namespace, monke
     monkeypatch.setattr("tun.device.MTU_MAX", 1 << 20)
     with pytest.raises(MtuOutOfRange, match="does not take an MTU of 70000"):
         namespace.run(TunDevice, mtu=70000)
+
+
+def test_a_device_opens_in_a_user_namespace_with_its_long_queue() -> None:
+    """There the ioctl that sets the queue length is refused, which once made every opening fail."""
+    program = (
+        "from tun.device import TunDevice; from tun.netlink import Netlink\n"
+        "with TunDevice() as device, Netlink() as netlink: print(netlink.link(device.name).txqueuelen)"
+    )
+    answer = subprocess.check_output(["unshare", "-Urn", sys.executable, "-c", program], text=True)
+    assert answer.strip() == "5000"
 
 
 def test_a_datagram_of_the_kernel_arrives_whole_and_trusted(site: Site) -> None:

@@ -2,8 +2,6 @@
 
 import errno
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -236,9 +234,3 @@ def test_a_namespace_that_was_closed_gives_no_netlink_and_leaves_no_thread() -> 
     with pytest.raises(OSError, match="was closed"):
         Netlink(namespace)
     assert threading.active_count() == before
-
-
-def test_pyroute2_is_imported_by_this_module_alone() -> None:
-    """It takes a quarter of a second, which a program that only opens a device should not pay."""
-    program = "import sys, tun.device, tun.netns, tun.probe; print('pyroute2' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"

@@ -280,3 +280,75 @@ def test_a_name_that_cannot_be_mounted_leaves_no_file(name: str, monkeypatch: py
         netns.create(name)
     assert not (Path("/run/netns") / name).exists()
     assert descriptors() == before
+
+
+def test_the_directory_of_names_is_made_a_shared_mount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As `ip netns` does it; a directory that is no mount point yet is first bound to itself."""
+    calls: list[int] = []
+
+    class Fresh:
+        def mount(self, _source: bytes, target: bytes, _kind: bytes, flags: int, _data: None) -> int:
+            assert target == os.fsencode(tmp_path)
+            calls.append(flags)
+            ctypes.set_errno(errno.EINVAL)
+            return -1 if len(calls) == 1 else 0
+
+    monkeypatch.setattr(netns, "_libc", Fresh())
+    monkeypatch.setattr(netns, "DIRECTORY", tmp_path)
+    netns._share_directory()
+    shared, bound = 1 << 20 | 16384, 4096 | 16384
+    assert calls == [shared, bound, shared]
+
+
+@pytest.mark.parametrize(
+    ("failures", "code", "kind"),
+    [(1, errno.EPERM, PermissionDenied), (2, errno.EINVAL, NamespaceFailed), (3, errno.EINVAL, NamespaceFailed)],
+)
+def test_a_directory_that_cannot_be_shared_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failures: int, code: int, kind: type[Exception]
+) -> None:
+    calls: list[int] = []
+
+    class Refusing:
+        def mount(self, _source: bytes, _target: bytes, _kind: bytes, flags: int, _data: None) -> int:
+            calls.append(flags)
+            ctypes.set_errno(code)
+            return 0 if failures == 3 and len(calls) == 2 else -1
+
+    monkeypatch.setattr(netns, "_libc", Refusing())
+    monkeypatch.setattr(netns, "DIRECTORY", tmp_path)
+    with pytest.raises(kind, match=f"sharing {tmp_path}"):
+        netns._share_directory()
+    assert len(calls) == failures
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "fix"),
+    [(errno.EPERM, PermissionDenied, "may not be removed: .*sudo"), (errno.EBUSY, NamespaceFailed, "ip netns delete")],
+)
+def test_a_name_that_cannot_be_removed_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, kind: type[Exception], fix: str
+) -> None:
+    def refuse(_path: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(netns, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(kind, match=fix):
+        netns.remove("some")
+
+
+def test_a_namespace_that_may_not_be_opened_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionDenied, match=r"may not be opened: .*sudo"):
+        netns.open_named("some")
+
+
+def test_without_any_names_the_list_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(netns, "DIRECTORY", tmp_path / "none")
+    assert netns.names() == []
+    assert netns.sweep() == []
+    assert netns.remove("some") is False

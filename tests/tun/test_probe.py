@@ -32,6 +32,12 @@ def test_as_root_everything_but_the_ordinary_users_ways_is_fine() -> None:
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+@pytest.mark.system
+def test_in_a_user_namespace_all_is_fine() -> None:
+    program = "from tun.probe import probe; print(*[finding.name for finding in probe() if not finding.ok])"
+    assert subprocess.check_output(["unshare", "-Urn", sys.executable, "-c", program], text=True).strip() == ""
+
+
 def refuse(code: int) -> Any:
     def refusing(*_args: object, **_options: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -104,6 +110,7 @@ def test_namespaces_that_are_refused_get_an_advice(monkeypatch: pytest.MonkeyPat
     ("answer", "ok", "detail", "fix"),
     [
         ("ok 0", True, "unshare -Urn", ""),
+        ("inside 0", True, "runs in one", ""),
         (f"tun {errno.EACCES}", False, "Permission denied", "chmod 666 /dev/net/tun"),
         (f"unshare {errno.EPERM}", False, "Operation not permitted", "user.max_user_namespaces=10000"),
         ("nonsense", False, "could not be tried", "unshare -Urn true"),
