@@ -1,24 +1,17 @@
-"""Endpoint: what the demultiplexer can hold, and the timers can call.
+"""Receivers and endpoints: what the demultiplexer can hold, and the timers can call.
 
 A base class, not a Protocol: dispatch is one attribute look-up per packet.
 """
 
-from umuxstack.core.units import NEVER, Address, Micros
+from umuxstack.core.units import NEVER, Micros
 
 
-class Endpoint:
-    """Owner of a pair, or of one local address.
+class Receiver:
+    """What owns a pair or a local address, and so takes packets."""
 
-    `owner` belongs to the driver: it keeps its waiter there. The core never looks at it.
-    """
+    __slots__ = ()
 
-    __slots__ = ("armed", "deadline", "owner", "ready")
-
-    def __init__(self) -> None:
-        self.deadline: Micros = NEVER
-        self.armed: Micros = NEVER
-        self.ready = False  # stands in the stack's ready list
-        self.owner: object = None
+    shared: bool = False  # a legacy address: many roles, and a packet may come from itself (UM-2)
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -30,15 +23,29 @@ class Endpoint:
         """
         raise AssertionError(f"{type(self).__name__} takes no packets")
 
-    def on_icmp_error(self, kind: int, code: int, value: int, quoted: bytes, now: Micros) -> None:
-        """An ICMPv6 error whose quoted packet shows this endpoint's pair (UM-39).
+    def on_icmp_error(
+        self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros
+    ) -> None:
+        """An ICMPv6 error whose quoted packet shows this endpoint's pair, reversed (UM-39).
 
-        `quoted` is the quoted packet from its upper-layer header on; `value` is the MTU or pointer field.
+        `quoted` is the quoted packet, as much as came, from its IPv6 header on; its upper-layer header, of
+        `protocol`, begins at `offset`. `value` is the 32-bit field: MTU or pointer.
         """
+
+
+class Endpoint(Receiver):
+    """A receiver with a deadline and a readiness.
+
+    `owner` belongs to the driver: it keeps its waiter there. The core never looks at it.
+    """
+
+    __slots__ = ("armed", "deadline", "owner", "ready")
+
+    def __init__(self) -> None:
+        self.deadline: Micros = NEVER
+        self.armed: Micros = NEVER  # the time for which it stands in the timer heap
+        self.ready = False  # stands in the stack's ready list
+        self.owner: object = None
 
     def on_deadline(self, now: Micros) -> None:
         """The deadline armed by `Timers.arm` has come."""
-
-    def accepts(self, remote: Address) -> bool:
-        """Whether a first packet from `remote` may be taken here; only asked of owners of one local address."""
-        return False

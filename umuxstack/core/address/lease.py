@@ -1,0 +1,136 @@
+"""Leases: every local address that is somebody's, from chosen to retired (UM-7, UM-8).
+
+Owns the table of live addresses and the life-cycle table. Knows no session and
+no packet. Invariant: an address stands in the table exactly as long as it is
+valid or retiring, and no two leases hold one address.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from umuxstack.core.errors import AddressInUse
+from umuxstack.core.units import Address, Micros
+
+# States (UM-8). Addresses in the pool are UNCERTAIN; they have no lease yet.
+INVALID: Final = 0
+TENTATIVE: Final = 1  # duplicate address detection runs (Ethernet only, UM-10)
+UNCERTAIN: Final = 2  # ready and reserved, but nobody can reach it
+VALID: Final = 3
+RETIRING: Final = 4  # the application has closed; TCP still finishes
+STATE_NAMES: Final = ("INVALID", "TENTATIVE", "UNCERTAIN", "VALID", "RETIRING")
+
+# Events
+CHOSEN: Final = 0  # a scheme made it, on a link with detection
+CHOSEN_ROUTED: Final = 1  # a scheme made it, on a routed link: no detection (UM-11)
+UNIQUE: Final = 2  # detection found no other holder
+DUPLICATE: Final = 3  # detection found one
+TAKEN: Final = 4  # connect, DAS or bind took it
+CLOSED: Final = 5  # the application closed; TCP has something left to finish
+FINISHED: Final = 6  # nobody needs it any more
+DISCARDED: Final = 7  # thrown away unused
+EVENT_NAMES: Final = (
+    "CHOSEN",
+    "CHOSEN_ROUTED",
+    "UNIQUE",
+    "DUPLICATE",
+    "TAKEN",
+    "CLOSED",
+    "FINISHED",
+    "DISCARDED",
+)
+
+TRANSITIONS: Final = {
+    (INVALID, CHOSEN): TENTATIVE,
+    (INVALID, CHOSEN_ROUTED): UNCERTAIN,
+    (TENTATIVE, UNIQUE): UNCERTAIN,
+    (TENTATIVE, DUPLICATE): INVALID,
+    (TENTATIVE, DISCARDED): INVALID,
+    (UNCERTAIN, TAKEN): VALID,
+    (UNCERTAIN, DUPLICATE): INVALID,
+    (UNCERTAIN, DISCARDED): INVALID,
+    (VALID, CLOSED): RETIRING,
+    (VALID, FINISHED): INVALID,
+    (RETIRING, FINISHED): INVALID,
+}
+
+# Kinds
+EA: Final = "EA"
+SSA: Final = "SSA"
+SERVICE: Final = "SERVICE"
+SHARED: Final = "SHARED"
+
+
+class Lease:
+    """One address and what it is for. `name` stands for it in logs, metrics and captures (UM-34)."""
+
+    __slots__ = ("address", "grain", "group", "id", "kind", "label", "opened", "state")
+
+    def __init__(
+        self, address: Address, kind: str, number: int, opened: Micros, *, group: str = "", label: str = "", grain: str
+    ) -> None:
+        self.address = address
+        self.kind = kind
+        self.id = number
+        self.opened = opened
+        self.group = group  # the listener it belongs to
+        self.label = label
+        self.grain = grain
+        self.state = VALID
+
+    @property
+    def name(self) -> str:
+        kind = self.kind.lower()
+        return f"{kind}.{self.group}.{self.id}" if self.group else f"{kind}.{self.id}"
+
+    @property
+    def state_name(self) -> str:
+        return STATE_NAMES[self.state]
+
+    def on(self, event: int) -> None:
+        """Moves along the table; an event that the state does not know changes nothing."""
+        self.state = TRANSITIONS.get((self.state, event), self.state)
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.name} {self.state_name}>"
+
+
+class LeaseTable:
+    """All live leases by address."""
+
+    __slots__ = ("_by_address", "_serial")
+
+    def __init__(self) -> None:
+        self._by_address: dict[bytes, Lease] = {}
+        self._serial: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_address)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(list(self._by_address.values()))
+
+    def get(self, address: bytes) -> Lease | None:
+        return self._by_address.get(address)
+
+    def holds(self, address: Address) -> bool:
+        return address in self._by_address
+
+    def open(
+        self, address: Address, kind: str, now: Micros, *, group: str = "", label: str = "", grain: str = "session"
+    ) -> Lease:
+        """A new lease, VALID at once: the address came from the pool or was checked by the caller."""
+        if address in self._by_address:
+            raise AddressInUse("this address is in use now; choose another, or let the stack mint one")
+        key = kind + group
+        number = self._serial[key] = self._serial.get(key, 0) + 1
+        lease = Lease(address, kind, number, now, group=group, label=label, grain=grain)
+        self._by_address[address] = lease
+        return lease
+
+    def end(self, lease: Lease) -> bool:
+        """The address is nobody's from now on. False if it had ended before."""
+        if lease.state == INVALID:
+            return False
+        lease.on(FINISHED)
+        del self._by_address[lease.address]
+        return True

@@ -1,0 +1,128 @@
+"""What RFC 9293 and 4443 answer to a packet that nobody expects.
+
+Used for shared (legacy) addresses, and for all of the prefix when the silence
+of UM-31 is switched off. ICMPv6 errors are rate-limited (RFC 4443 2.4 (f)).
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from umuxstack.core.errors import Drop
+from umuxstack.core.network.ingress import Nobody
+from umuxstack.core.session.context import Context
+from umuxstack.core.tcp.seq import MASK
+from umuxstack.core.units import ICMPV6, TCP, UDP, Address, Micros
+from umuxstack.core.wire import extension, icmpv6
+from umuxstack.core.wire import tcp as wire
+from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
+
+_ERRORS_PER_SECOND: Final = 100
+_BURST: Final = 20
+
+
+class ErrorLimit:
+    """A token bucket for ICMPv6 errors, for the whole stack."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def allows(self, now: Micros) -> bool:
+        interval = 1_000_000 // _ERRORS_PER_SECOND
+        at = max(self._at, now - _BURST * interval) + interval
+        if at > now:
+            return False
+        self._at = at
+        return True
+
+
+def refuse_segment(ctx: Context, buf: bytes, base: int, offset: int, end: int, csum_ok: bool) -> None:
+    """RFC 9293 3.10.7.1: "An incoming segment not containing a RST causes a RST to be sent in response"."""
+    if end - offset < wire.HEADER or (not csum_ok and not checksum_ok(buf, base, offset, end, TCP)):
+        ctx.drop(Drop.BAD_CHECKSUM)
+        return
+    sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
+    if bits & wire.RST:
+        return
+    remote, local = buf[base + 8 : base + 24], buf[base + 24 : base + 40]
+    if bits & wire.ACK:
+        number, answer, flags = ack, 0, wire.RST
+    else:
+        length = end - offset - (bits >> 12) * 4 + bool(bits & wire.SYN) + bool(bits & wire.FIN)
+        number, answer, flags = 0, (seq + length) & MASK, wire.RST | wire.ACK
+    header = wire.build(
+        0x60000000, 20, TCP, ctx.config.hop_limit, local, remote, dport, sport, number, answer,
+        0x5000 | flags, 0, pseudo_sum(local + remote, 20, TCP), 0,
+    )  # fmt: skip
+    ctx.queue_for(remote).append((header, b"", 0, wire.CHECKSUM))
+
+
+def send_error(
+    ctx: Context, limit: ErrorLimit, buf: bytes, base: int, end: int, kind: int, code: int, value: int, now: Micros
+) -> None:
+    """An ICMPv6 error about the packet at `base`, from the address it was sent to (RFC 4443 2.2, 2.4)."""
+    remote, local = buf[base + 8 : base + 24], buf[base + 24 : base + 40]
+    # RFC 4443 2.4 (e): never about an ICMPv6 error, to a multicast destination, or to a source that names no node
+    about_error = buf[base + 6] == ICMPV6 and base + 40 < end and buf[base + 40] < 128
+    if about_error or local[0] == 0xFF or remote[0] == 0xFF or not any(remote):
+        return
+    if not limit.allows(now):
+        ctx.drop(Drop.RATE_LIMITED)
+        return
+    packet = icmpv6.build(local, remote, kind, code, value, icmpv6.quote(buf[base:end]), ctx.config.hop_limit)
+    ctx.queue_for(remote).append((packet, b"", 0, 0))
+
+
+class Telescope(Nobody):
+    """Silence (UM-31): counts who knocks where nobody is, and answers nothing."""
+
+    __slots__ = ("ctx", "sources")
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.sources: OrderedDict[bytes, int] = OrderedDict()  # who knocked, how often; the quietest go first
+
+    def receive(
+        self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
+    ) -> None:
+        self.ctx.counters.drops[Drop.NO_OWNER] += 1
+        source = buf[base + 8 : base + 24]
+        sources = self.sources
+        sources[source] = sources.get(source, 0) + 1
+        sources.move_to_end(source)
+        if len(sources) > self.ctx.config.telescope:
+            sources.popitem(last=False)
+
+    def seen(self) -> list[tuple[Address, int]]:
+        """(source, packets), the busiest first."""
+        return sorted(((Address(s), n) for s, n in self.sources.items()), key=lambda entry: -entry[1])
+
+
+class Answers(Telescope):
+    """The answers of RFC 9293 and 4443 in the place of silence."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(ctx)
+        self.limit = ErrorLimit()
+
+    def receive(
+        self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
+    ) -> None:
+        super().receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
+        ctx = self.ctx
+        local = buf[base + 24 : base + 40]
+        if ctx.queue_for(local) is not ctx.loop:
+            return  # not an address of ours at all
+        if protocol == TCP:
+            refuse_segment(ctx, buf, base, offset, end, csum_ok)
+        elif protocol == UDP or (protocol == ICMPV6 and buf[offset : offset + 1] == b"\x80"):
+            send_error(
+                ctx, self.limit, buf, base, end, icmpv6.UNREACHABLE, icmpv6.ADDRESS_UNREACHABLE, 0, now
+            )
+
+    def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
+        code = {extension.BAD_NEXT_HEADER: 1, extension.BAD_OPTION: 2}.get(status, 0)
+        send_error(self.ctx, self.limit, buf, base, end, icmpv6.PARAMETER_PROBLEM, code, where - base, now)

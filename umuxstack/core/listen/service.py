@@ -1,0 +1,91 @@
+"""A service address: one concrete address, many peers, told apart by the pair (UM-26, "service").
+
+The transitional grain of the design. Half-open sessions are bounded; beyond the
+bound SYN cookies take over (RFC 4987), so that a flood costs no memory.
+"""
+
+from umuxstack.core.address.lease import Lease
+from umuxstack.core.errors import Drop, Reason
+from umuxstack.core.listen.listener import Listener, Syn, half_open, read_syn, vanish
+from umuxstack.core.session.context import Context
+from umuxstack.core.session.pair_mux import PairMux
+from umuxstack.core.session.session import Session
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.units import Micros
+
+
+class ServiceListener(Listener):
+    """Bound to `lease.address`; lives until closed, its accepted sessions longer."""
+
+    __slots__ = ("half_open", "lease", "sessions")
+
+    kind = "LISTEN_SERVICE"
+
+    def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, lease: Lease) -> None:
+        super().__init__(ctx, number, name, port, backlog)
+        self.lease = lease
+        self.half_open: list[TcpSession] = []
+        self.sessions = 0  # in any state, half-open ones too: they keep the lease
+
+    def receive(
+        self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
+    ) -> None:
+        ctx = self.ctx
+        syn = read_syn(ctx, buf, base, offset, end, protocol, csum_ok)
+        if syn is None:
+            return
+        if self.port and syn[0][0] != self.port:
+            ctx.drop(Drop.OTHER_PORTS)
+            return
+        if self.full or len(self.half_open) >= max(self.backlog, 8):
+            ctx.drop(Drop.BACKLOG)
+            return
+        if ctx.memory * 8 > ctx.config.memory * 7:
+            ctx.drop(Drop.NO_MEMORY)
+            return
+        self._open(buf[base + 8 : base + 40], syn, now)
+
+    def _open(self, pair: bytes, syn: Syn, now: Micros) -> None:
+        session = half_open(self, self.ctx, pair, self.lease, syn, self.policy, now)
+        self.half_open.append(session)
+        self.sessions += 1
+
+    def on_second_syn(self, session: Session, buf: bytes, base: int, offset: int, end: int, now: Micros) -> bool:
+        """Another connection of the same peer: a second stage for this pair only (UM-26, UM-33)."""
+        assert isinstance(session, TcpSession)
+        if self.closed:
+            return False
+        mux = PairMux(self.ctx, session.pair, self)
+        mux.add(session)
+        mux.receive(buf, base, offset, end, 6, 0, True, now)
+        if len(mux.members) == 1:
+            mux.remove(session, session)
+        return True
+
+    def on_established(self, session: Session, now: Micros) -> bool:
+        assert isinstance(session, TcpSession)
+        if self.closed or self.full:
+            return False
+        self.half_open.remove(session)
+        self.enqueue(session)
+        return True
+
+    def on_ended(self, session: Session, now: Micros) -> None:
+        if session in self.half_open:
+            self.half_open.remove(session)  # type: ignore[arg-type]
+        self.sessions -= 1
+        if self.closed and not self.sessions:
+            self.ctx.end_lease(self.lease, now)
+
+    def _retire(self, now: Micros) -> None:
+        ctx = self.ctx
+        if ctx.demux.locals.get(self.lease.address) is self:
+            del ctx.demux.locals[self.lease.address]
+        for session in list(self.half_open):
+            if session.state == st.SYN_RECEIVED:
+                vanish(session, Reason.PARENT_CLOSED, now)
+        if not self.sessions and not self.queue:
+            ctx.end_lease(self.lease, now)
+        elif self.sessions:
+            ctx.retire(self.lease, now)

@@ -1,0 +1,141 @@
+"""Ingress: from bytes to the endpoint that owns them.
+
+Checks the fixed header, finds the owner, walks extension headers if there are
+any. Knows no session and no port. Invariant: no bytes raise, and every packet
+that goes no further adds one to one drop counter. RFC 8200, RFC 4443; UM-2, UM-31, UM-39.
+"""
+
+from typing import Final
+
+from umuxstack.core.counters import Counters
+from umuxstack.core.errors import Drop
+from umuxstack.core.network.demux import Demux
+from umuxstack.core.network.endpoint import Receiver
+from umuxstack.core.network.fragments import Reassembly
+from umuxstack.core.units import ICMPV6, TCP, UDP, Micros
+from umuxstack.core.wire import extension, icmpv6
+from umuxstack.core.wire.checksum import checksum_ok
+
+_DROP_OF_WALK: Final = {
+    extension.TRUNCATED: Drop.TRUNCATED,
+    extension.BAD_HEADER: Drop.BAD_EXTENSION,
+    extension.BAD_NEXT_HEADER: Drop.BAD_EXTENSION,
+    extension.BAD_OPTION: Drop.BAD_EXTENSION,
+    extension.IGNORED: Drop.BAD_EXTENSION,
+}
+
+
+class Nobody(Receiver):
+    """Takes what no endpoint owns. This one is silent (UM-31); another may answer as RFC 9293 and 4443 say."""
+
+    __slots__ = ()
+
+    def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
+        """A packet for us whose extension headers cannot be processed (`status` of `extension.walk`)."""
+
+
+class Ingress:
+    """The one way in."""
+
+    __slots__ = ("counters", "demux", "nobody", "reassembly")
+
+    def __init__(self, demux: Demux, counters: Counters, nobody: Nobody, reassembly: Reassembly) -> None:
+        self.demux = demux
+        self.counters = counters
+        self.nobody = nobody
+        self.reassembly = reassembly
+
+    def receive(self, buf: bytes, base: int, gso_size: int, csum_ok: bool, now: Micros) -> None:
+        """Takes the packet in `buf[base:]`; see `Stack.receive`."""
+        counters = self.counters
+        counters.packets_in += 1
+        if len(buf) < base + 40:
+            counters.drops[Drop.TRUNCATED] += 1
+            return
+        if buf[base] >> 4 != 6:
+            counters.drops[Drop.NOT_IPV6] += 1
+            return
+        end = base + 40 + (buf[base + 4] << 8 | buf[base + 5])
+        if end > len(buf):
+            counters.drops[Drop.BAD_LENGTH] += 1
+            return
+        counters.bytes_in += end - base
+        protocol = buf[base + 6]
+        if protocol == TCP or protocol == UDP:  # noqa: PLR1714 - two comparisons are cheaper than a tuple here
+            owner = self.demux.pairs.get(buf[base + 8 : base + 40])
+            if owner is not None:
+                owner.receive(buf, base, base + 40, end, protocol, gso_size, csum_ok, now)
+                return
+        self._less_common(buf, base, end, protocol, gso_size, csum_ok, now)
+
+    def _less_common(
+        self, buf: bytes, base: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
+    ) -> None:
+        """Extension headers, ICMPv6, first packets of a session, and strangers."""
+        drops = self.counters.drops
+        # A source that cannot be a peer: multicast (RFC 4291 2.7), unspecified, loopback off the link.
+        if buf[base + 8] == 0xFF or not any(buf[base + 8 : base + 23]):
+            drops[Drop.BAD_SOURCE] += 1
+            return
+        offset = base + 40
+        pair = buf[base + 8 : base + 40]
+        if protocol not in (TCP, UDP, ICMPV6):
+            status, protocol, offset, where = extension.walk(buf, base, end)
+            if status:
+                drops[_DROP_OF_WALK[status]] += 1
+                if status != extension.IGNORED and self.demux.owner(pair) is not None:
+                    self.nobody.on_bad_packet(buf, base, end, status, where, now)
+                return
+            if protocol == extension.FRAGMENT:
+                self._fragment(buf, base, offset, end, where, pair, now)
+                return
+        if protocol == ICMPV6 and offset < end and buf[offset] < 128:
+            self._icmp_error(buf, base, offset, end, csum_ok, now)
+            return
+        demux = self.demux
+        owner = demux.pairs.get(pair) or demux.locals.get(pair[16:]) or self.nobody
+        if pair[:16] == pair[16:] and not owner.shared:
+            drops[Drop.SOURCE_IS_DESTINATION] += 1
+            return
+        owner.receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
+
+    def _fragment(self, buf: bytes, base: int, offset: int, end: int, where: int, pair: bytes, now: Micros) -> None:
+        if self.demux.owner(pair) is None:
+            # Not kept: only somebody who expects the packet lends memory to its pieces.
+            self.counters.drops[Drop.NO_OWNER] += 1
+            return
+        whole = self.reassembly.add(buf, base, offset, end, where, now)
+        if whole is not None:
+            self.counters.packets_in -= 1  # its pieces were counted
+            self.receive(whole, 0, 0, False, now)
+
+    def _icmp_error(self, buf: bytes, base: int, offset: int, end: int, csum_ok: bool, now: Micros) -> None:
+        """UM-39: the quoted packet's pair, reversed, names the session, whoever sent the error."""
+        drops = self.counters.drops
+        quoted = offset + icmpv6.HEADER
+        if end < quoted + 40 or buf[quoted] >> 4 != 6:
+            drops[Drop.TRUNCATED] += 1
+            return
+        if not csum_ok and not checksum_ok(buf, base, offset, end, ICMPV6):
+            drops[Drop.BAD_CHECKSUM] += 1
+            return
+        local = buf[quoted + 8 : quoted + 24]
+        if buf[base + 24 : base + 40] != local:
+            drops[Drop.ICMP_NOT_BELIEVED] += 1
+            return
+        kind = buf[offset]
+        if not icmpv6.UNREACHABLE <= kind <= icmpv6.PARAMETER_PROBLEM:
+            # RFC 4443 2.4 (a): an unknown error goes to the upper layer that caused it; ours can use nothing of it.
+            drops[Drop.ICMP_UNKNOWN] += 1
+            return
+        demux = self.demux
+        owner = demux.pairs.get(buf[quoted + 24 : quoted + 40] + local) or demux.locals.get(local)
+        if owner is None:
+            drops[Drop.ICMP_NO_SESSION] += 1
+            return
+        status, protocol, upper, _ = extension.walk(buf, quoted, end)
+        if status or protocol not in (TCP, UDP, ICMPV6):
+            drops[Drop.ICMP_NOT_BELIEVED] += 1
+            return
+        value = int.from_bytes(buf[offset + 4 : offset + 8], "big")
+        owner.on_icmp_error(kind, buf[offset + 1], value, protocol, buf[quoted:end], upper - quoted, now)

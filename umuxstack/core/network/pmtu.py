@@ -1,0 +1,51 @@
+"""Path MTU by peer address, and by peer prefix (RFC 8201).
+
+Each SSA is a new destination, so what one session learns about a peer is also
+kept for its /64: the next address behind the same router starts there.
+Invariant: at most `CAPACITY` entries; none outlives `LIFETIME`.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from umuxstack.core.units import Micros, minutes
+
+LIFETIME: Final = minutes(10)  # RFC 8201 4: "The recommended setting for this timer is … 10 minutes"
+CAPACITY: Final = 4096
+MINIMUM: Final = 1280
+
+
+class PathMtu:
+    """What "packet too big" taught us."""
+
+    __slots__ = ("_known", "link_mtu")
+
+    def __init__(self, link_mtu: int) -> None:
+        self.link_mtu = link_mtu
+        self._known: OrderedDict[bytes, tuple[int, Micros]] = OrderedDict()  # /64 or address -> (mtu, until)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, peer: bytes, now: Micros) -> int:
+        """The largest packet that the path to `peer` is believed to carry."""
+        if not self._known:
+            return self.link_mtu
+        entry = self._known.get(peer) or self._known.get(peer[:8])
+        if entry is None or entry[1] <= now:
+            return self.link_mtu
+        return entry[0]
+
+    def learn(self, peer: bytes, mtu: int, now: Micros) -> int:
+        """A believed "packet too big" said `mtu`. Returns what holds now.
+
+        RFC 8201 4: never below 1280, and "A node MUST NOT increase its estimate of the Path MTU in
+        response to the contents of a Packet Too Big message".
+        """
+        mtu = min(max(mtu, MINIMUM), self.get(peer, now))
+        for key in (peer, peer[:8]):
+            self._known.pop(key, None)
+            self._known[key] = (mtu, Micros(now + LIFETIME))
+        while len(self._known) > CAPACITY:
+            self._known.popitem(last=False)
+        return mtu

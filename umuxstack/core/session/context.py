@@ -1,0 +1,141 @@
+"""What every session of one stack shares: tables, timers, queues, limits.
+
+One object, made by the stack and handed to each session; it decides nothing.
+"""
+
+from collections import deque
+
+from umuxstack.core.address.lease import CLOSED, VALID, Lease, LeaseTable
+from umuxstack.core.config import StackConfig
+from umuxstack.core.counters import Counters
+from umuxstack.core.entropy import Entropy
+from umuxstack.core.errors import Drop, Reason
+from umuxstack.core.events import EventKind
+from umuxstack.core.network import egress
+from umuxstack.core.network.demux import Demux
+from umuxstack.core.network.endpoint import Endpoint, Receiver
+from umuxstack.core.network.pmtu import PathMtu
+from umuxstack.core.timers import Timers
+from umuxstack.core.units import Address, Buffer, Micros
+
+Outgoing = tuple[bytes, Buffer, int, int]
+"""(header, payload, gso_size, csum_offset): one packet to send, or one TCP super-segment.
+
+`header` is the IPv6 header and the whole upper-layer header. `gso_size` > 0: a super-segment, its
+payload is to be cut into pieces of that size. `csum_offset` is where in the upper-layer header the
+checksum field stands; the field holds the folded pseudo-header sum, not complemented, over the whole
+length. 0: the checksum is complete.
+"""
+
+RawEvent = tuple[Micros, EventKind, str, Address | None, Address | None, Reason, str]
+
+
+class Context:
+    """Shared state of a stack's sessions."""
+
+    __slots__ = (
+        "config",
+        "congestion",
+        "counters",
+        "demux",
+        "entropy",
+        "events",
+        "leases",
+        "loop",
+        "memory",
+        "outbox",
+        "pmtu",
+        "quiet",
+        "ready",
+        "timers",
+        "touched",
+    )
+
+    def __init__(self, config: StackConfig, entropy: Entropy) -> None:
+        self.config = config
+        self.entropy = entropy
+        self.counters = Counters()
+        self.demux = Demux()
+        self.timers = Timers()
+        self.leases = LeaseTable()
+        self.pmtu = PathMtu(config.link.mtu)
+        self.outbox: list[Outgoing] = []  # to the link
+        self.loop: list[Outgoing] = []  # to ourselves
+        self.ready: list[Endpoint] = []
+        self.touched: list[Sender] = []  # sessions with something to send at the end of this batch
+        self.events: deque[RawEvent] = deque(maxlen=65536)  # the oldest go when nobody drains them
+        self.quiet: dict[Micros, deque[Expiring]] = {}  # by duration: each queue is in order of expiry
+        self.memory = 0  # bytes that all buffers hold now
+        self.congestion: dict[str, type] = {}  # algorithms registered with this stack, by name
+
+    def wake(self, endpoint: Endpoint) -> None:
+        """The endpoint's readiness changed: the driver will hear of it once."""
+        if not endpoint.ready:
+            endpoint.ready = True
+            self.ready.append(endpoint)
+
+    def queue_for(self, peer: bytes) -> list[Outgoing]:
+        """Where packets to `peer` go: out, or back into the stack when the address is ours (UM-37)."""
+        config = self.config
+        length = config.prefix_length
+        ours = (
+            int.from_bytes(peer, "big") >> (128 - length) == int.from_bytes(config.prefix, "big") >> (128 - length)
+            or peer in config.shared
+        )
+        return self.loop if ours else self.outbox
+
+    def send_packet(self, packet: bytes, remote: bytes, now: Micros) -> None:
+        """A complete packet, checksum and all; in fragments if the path cannot carry it whole."""
+        out = self.queue_for(remote)
+        mtu = self.pmtu.get(remote, now)
+        if len(packet) <= mtu or out is self.loop:
+            out.append((packet, b"", 0, 0))
+            return
+        for piece in egress.fragment(packet, mtu, int.from_bytes(self.entropy.bytes(4), "big")):
+            out.append((piece, b"", 0, 0))
+
+    def drop(self, reason: Drop) -> None:
+        self.counters.drops[reason] += 1
+
+    def note(
+        self, now: Micros, kind: EventKind, lease: Lease, peer: Address | None = None, reason: Reason = Reason.NONE
+    ) -> None:
+        """Records a moment in a lease's or session's life."""
+        self.events.append((now, kind, lease.name, lease.address, peer, reason, lease.label))
+
+    def retire(self, lease: Lease, now: Micros) -> None:
+        """The application has closed; TCP still finishes (UM-8)."""
+        if lease.state == VALID:
+            lease.on(CLOSED)
+            self.note(now, EventKind.LEASE_RETIRING, lease)
+
+    def end_lease(self, lease: Lease, now: Micros, reason: Reason = Reason.NONE) -> None:
+        """The address dies here (UM-7)."""
+        if self.leases.end(lease):
+            self.note(now, EventKind.LEASE_ENDED, lease, reason=reason)
+
+
+class Expiring(Receiver):
+    """A record that is forgotten after a fixed time; thousands of them cost no timer."""
+
+    __slots__ = ()
+
+    def expires(self) -> Micros:
+        raise AssertionError(f"{type(self).__name__} never expires")
+
+    def forget(self, now: Micros) -> None:
+        """Its time is over."""
+
+
+class Sender(Endpoint):
+    """An endpoint that wants a turn at the end of the batch."""
+
+    __slots__ = ("touched",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touched = False
+
+    def output(self, now: Micros) -> None:
+        """Sends what may be sent now."""
+        raise AssertionError(f"{type(self).__name__} sends nothing")

@@ -1,0 +1,82 @@
+"""Several connections between the same two addresses: ports tell them apart, for that pair only (UM-26).
+
+A browser opens several connections to one service address. The pair table then
+holds a PairMux in the pair's place; no other pair pays for it. Invariant: it
+holds two or more, or the last one takes the place back.
+"""
+
+from umuxstack.core.errors import Drop
+from umuxstack.core.network.endpoint import Receiver
+from umuxstack.core.session.context import Context
+from umuxstack.core.session.session import Door, Session, Stage
+from umuxstack.core.units import TCP, Micros
+
+
+class PairMux(Stage):
+    """The second stage inside one pair. Keys are the four port bytes as received: theirs, ours."""
+
+    __slots__ = ("ctx", "door", "members", "pair")
+
+    def __init__(self, ctx: Context, pair: bytes, door: Door) -> None:
+        super().__init__()
+        self.ctx = ctx
+        self.pair = pair
+        self.door = door
+        self.members: dict[bytes, Receiver] = {}
+
+    @staticmethod
+    def key(session: Session) -> bytes:
+        return session.remote_port.to_bytes(2, "big") + session.local_port.to_bytes(2, "big")
+
+    def add(self, session: Session) -> None:
+        session.stage = self
+        self.members[self.key(session)] = session
+        self.ctx.demux.pairs[self.pair] = self
+
+    def receive(
+        self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
+    ) -> None:
+        if protocol != TCP:
+            self.ctx.drop(Drop.FOREIGN_PROTOCOL)
+            return
+        owner: Receiver = self.members.get(buf[offset : offset + 4]) or self.door
+        owner.receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
+
+    def on_icmp_error(
+        self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros
+    ) -> None:
+        ports = quoted[offset + 2 : offset + 4] + quoted[offset : offset + 2]
+        member = self.members.get(ports)
+        if member is None:
+            self.ctx.drop(Drop.ICMP_NOT_BELIEVED)
+        else:
+            member.on_icmp_error(kind, code, value, protocol, quoted, offset, now)
+
+    def remove(self, session: Session, successor: Receiver | None) -> None:
+        key = self.key(session)
+        if self.members.get(key) is session:
+            if successor is None:
+                del self.members[key]
+            else:
+                self.members[key] = successor
+        session.stage = None
+        self._settle()
+
+    def forget_record(self, record: Receiver) -> None:
+        for key, member in self.members.items():
+            if member is record:
+                del self.members[key]
+                break
+        self._settle()
+
+    def _settle(self) -> None:
+        pairs = self.ctx.demux.pairs
+        if not self.members:
+            if pairs.get(self.pair) is self:
+                del pairs[self.pair]
+        elif len(self.members) == 1:
+            (last,) = self.members.values()
+            if isinstance(last, Session):
+                last.stage = None
+                pairs[self.pair] = last
+                self.members.clear()

@@ -1,0 +1,72 @@
+"""What the application wrote and the peer has not acknowledged.
+
+Keeps the very objects it was given and hands out slices of them, also for
+retransmission: nothing is copied until a slice crosses two chunks. Positions
+are sequence numbers, unwrapped. Invariant: holds exactly `start` … `end`.
+"""
+
+from bisect import bisect_right
+from typing import Final
+
+from umuxstack.core.units import Buffer
+
+_SMALL: Final = 2048  # writes below this are gathered
+_GATHER: Final = 16384  # into chunks of up to this
+
+
+class SendBuffer:
+    __slots__ = ("_chunks", "_positions", "end", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.end = start
+        self._chunks: list[bytes | bytearray] = []
+        self._positions: list[int] = []  # of each chunk's first byte
+
+    def append(self, data: bytes) -> None:
+        chunks = self._chunks
+        if len(data) < _SMALL:
+            if chunks:
+                last = chunks[-1]
+                if type(last) is bytearray and len(last) < _GATHER:
+                    last += data
+                    self.end += len(data)
+                    return
+            chunks.append(bytearray(data))
+        else:
+            chunks.append(data)
+        self._positions.append(self.end)
+        self.end += len(data)
+
+    def slice(self, start: int, end: int) -> Buffer:
+        """The bytes from `start` to `end`, both within the buffer; a view of the chunk where one holds them all."""
+        positions = self._positions
+        index = bisect_right(positions, start) - 1
+        chunk = self._chunks[index]
+        at = start - positions[index]
+        length = end - start
+        if at + length <= len(chunk):
+            if type(chunk) is bytearray:  # it may still grow, which an exported view would forbid
+                return bytes(chunk[at : at + length])
+            if at == 0 and length == len(chunk):
+                return chunk
+            return memoryview(chunk)[at : at + length]
+        parts: list[Buffer] = [memoryview(chunk)[at:]]
+        missing = length - (len(chunk) - at)
+        while missing:
+            index += 1
+            chunk = self._chunks[index]
+            parts.append(memoryview(chunk)[:missing] if missing < len(chunk) else chunk)
+            missing -= min(missing, len(chunk))
+        return b"".join(parts)
+
+    def release(self, upto: int) -> None:
+        """Everything before `upto` is acknowledged."""
+        self.start = upto
+        chunks, positions = self._chunks, self._positions
+        done = 0
+        while done < len(chunks) and positions[done] + len(chunks[done]) <= upto:
+            done += 1
+        if done:
+            del chunks[:done]
+            del positions[:done]

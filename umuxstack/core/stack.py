@@ -1,0 +1,433 @@
+"""Stack: the seam between the core and whatever drives it; composition of all below.
+
+Three inputs (packet, passing time, a verb), three outputs (packets, endpoints
+whose readiness changed, events). After inputs, drain the outputs and ask for
+`next_deadline`. The stack never asks for the time, never blocks, calls nobody.
+"""
+
+from collections.abc import Iterator
+
+from umuxstack.core.address.lease import EA, SERVICE, SHARED, Lease
+from umuxstack.core.address.pool import AddressPool, PoolStatistics
+from umuxstack.core.address.prefix import Prefix
+from umuxstack.core.address.scheme import Scheme, scheme_for
+from umuxstack.core.config import StackConfig
+from umuxstack.core.counters import Counters
+from umuxstack.core.echo.session import EchoSession
+from umuxstack.core.entropy import Entropy
+from umuxstack.core.errors import (
+    AddressInUse,
+    AddressMalformed,
+    AddressNotOurs,
+    BadArgument,
+    NoMemory,
+    NoSuchObject,
+    Reason,
+)
+from umuxstack.core.events import Event, EventKind
+from umuxstack.core.legacy.answers import Answers, ErrorLimit, Telescope
+from umuxstack.core.legacy.ports import PortListener, PortMux, SharedBinding
+from umuxstack.core.listen.das import UdpDoor, check_arguments, open_door
+from umuxstack.core.listen.listen_0 import Listen0
+from umuxstack.core.listen.listen_u import ListenU, within
+from umuxstack.core.listen.listener import Listener
+from umuxstack.core.listen.service import ServiceListener
+from umuxstack.core.network.endpoint import Endpoint
+from umuxstack.core.network.fragments import Reassembly
+from umuxstack.core.network.ingress import Ingress
+from umuxstack.core.session.context import Context, Outgoing
+from umuxstack.core.session.pair_mux import PairMux
+from umuxstack.core.session.session import Session
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.udp.session import Binding, Opener, UdpSession, UdpSocket
+from umuxstack.core.units import Address, Micros
+
+
+class Stack(Opener):
+    """One host's TCP/IPv6. Any number of them live in one process."""
+
+    def __init__(self, config: StackConfig, entropy: Entropy, now: Micros, *, scheme: Scheme | None = None) -> None:
+        """`scheme`: in the place of the one that `config` names, when the host keeps a key file (UM-13)."""
+        self.config = config
+        self._ctx = ctx = Context(config, entropy)
+        self.counters: Counters = ctx.counters
+        prefix = Prefix(config.prefix, config.prefix_length)
+        self._reassembly = Reassembly(ctx.counters)
+        limit = ErrorLimit()
+        self._nobody = Telescope(ctx) if config.silence else Answers(ctx)
+        self._ingress = Ingress(ctx.demux, ctx.counters, self._nobody, self._reassembly)
+        self.receive = self._ingress.receive  # type: ignore[method-assign]  # bound once: the hot path has no call to spare
+        self.pool = AddressPool(
+            prefix, scheme or scheme_for(config.scheme, prefix, entropy), config.pool, ctx.leases.holds
+        )
+        self._listeners: dict[int, Listener | UdpSocket] = {}
+        self._serial = 0
+        self._shared: dict[bytes, PortMux] = {}
+        for address in config.shared:
+            if prefix.contains(address):
+                self.pool.set_aside(address)
+            lease = ctx.leases.open(address, SHARED, now, grain="shared")
+            mux = PortMux(ctx, address, lease, limit)
+            self._shared[address] = ctx.demux.locals[address] = mux
+            ctx.note(now, EventKind.LEASE_OPENED, lease)
+        self.pool.refill()
+
+    # Inputs
+
+    def receive(self, buf: bytes, base: int, gso_size: int, csum_ok: bool, now: Micros) -> None:
+        """Takes the packet in `buf[base:]`. Never raises, whatever the bytes.
+
+        `gso_size`: payload bytes of each segment it was merged from, 0 for a single one. `csum_ok`: the
+        link vouches for the transport checksum.
+        """
+        self._ingress.receive(buf, base, gso_size, csum_ok, now)
+
+    def advance(self, now: Micros) -> None:
+        """Time has come to `now`: fires what is due, forgets what is over, refills the pool a little."""
+        ctx = self._ctx
+        ctx.timers.expire(now)
+        for queue in ctx.quiet.values():
+            while queue and queue[0].expires() <= now:
+                queue.popleft().forget(now)
+        if len(self._reassembly):
+            self._reassembly.expire(now)
+        if self.pool.filling:
+            self.pool.refill()
+
+    # Outputs
+
+    def take_output(self, now: Micros) -> list[Outgoing]:
+        """Gives every session with something to send its turn; returns the packets for the link, in order."""
+        ctx = self._ctx
+        receive = self._ingress.receive
+        while ctx.touched or ctx.loop:
+            touched, ctx.touched = ctx.touched, []
+            for session in touched:
+                session.touched = False
+                session.output(now)
+            if ctx.loop:  # packets to ourselves are delivered inside (UM-37)
+                loop = ctx.loop[:]
+                ctx.loop.clear()
+                for header, payload, gso_size, csum_offset in loop:
+                    receive(header + payload if payload else header, 0, gso_size, csum_offset > 0, now)
+        out = ctx.outbox
+        if not out:
+            return []
+        batch = out[:]
+        out.clear()
+        ctx.counters.packets_out += len(batch)
+        return batch
+
+    def take_ready(self) -> list[Endpoint]:
+        """Sessions, listeners and sockets whose readiness changed, each once; look at what they offer now."""
+        ctx = self._ctx
+        ready = ctx.ready
+        if ready:
+            ctx.ready = []
+            for endpoint in ready:
+                endpoint.ready = False
+        return ready
+
+    def take_events(self) -> list[Event]:
+        """What happened to leases, listeners and sessions since the last call, in order."""
+        events = self._ctx.events
+        taken = [Event(*raw) for raw in events]
+        events.clear()
+        return taken
+
+    def next_deadline(self) -> Micros:
+        """When `advance` must be called next, at the latest; NEVER if nothing waits."""
+        ctx = self._ctx
+        at = ctx.timers.next_deadline()
+        for queue in ctx.quiet.values():
+            if queue:
+                at = min(at, queue[0].expires())
+        if len(self._reassembly):
+            at = min(at, self._reassembly.next_deadline())
+        return Micros(at)
+
+    # Verbs: TCP
+
+    def connect(
+        self,
+        peer: Address,
+        port: int,
+        now: Micros,
+        *,
+        source: Address | None = None,
+        unified: bool | None = None,
+        label: str = "",
+    ) -> TcpSession:
+        """Opens a session. Without `source` it takes an EA (UM-15); with one it is from there (UM-16).
+
+        `unified`: whether the peer is known to be, so that both port fields carry the fixed value (UM-5); None
+        asks `config.unified_peers`. Raises LocalError; nothing was changed then.
+        """
+        self._check_peer(peer, port)
+        ctx = self._ctx
+        if ctx.memory * 8 > ctx.config.memory * 7:
+            raise NoMemory("buffers hold nearly all the memory that is configured; close some sessions")
+        dialled = self.config.fixed_port if self._is_unified(peer, unified) else port
+        policy = self.config.tcp
+        if source is None:
+            lease = self._take_ea(now, label)
+            pair = peer + lease.address
+            session = TcpSession.active(ctx, pair, lease, self.config.fixed_port, dialled, policy, now)
+            session.owns_lease = True
+            session.register()
+            session.port = port
+            return session
+        mux = self._shared.get(source)
+        if mux is not None:
+            local_port = mux.choose_port(peer, port)
+            session = TcpSession.active(ctx, peer + source, mux.lease, local_port, port, policy, now)
+            mux.add(session)
+            return session
+        # A concrete address of the prefix: the application's own choice, alive for this session (UM-16).
+        if ctx.demux.pairs.get(peer + source) is not None or ctx.demux.locals.get(source) is not None:
+            raise AddressInUse("this address is in use now; connect without a source, and the stack takes a fresh one")
+        self.pool.reserve(source)
+        lease = ctx.leases.open(source, EA, now, label=label)
+        ctx.note(now, EventKind.LEASE_OPENED, lease)
+        session = TcpSession.active(ctx, peer + source, lease, self.config.fixed_port, dialled, policy, now)
+        session.owns_lease = True
+        session.register()
+        session.port = port
+        return session
+
+    def listen(
+        self, now: Micros, *, address: Address | None = None, port: int = 0, backlog: int = 128, name: str = ""
+    ) -> Listener:
+        """Listens. On no address: LISTEN_0, which accepts nothing until DAS (UM-20). On one of the prefix: a
+        service (UM-26). On a shared one: as ever, by port (UM-6). `name` is for DAS and logs; made up if empty.
+        """
+        if not 0 <= port <= 65535:
+            raise BadArgument(f"port is {port}; it is 0 to 65535")
+        if backlog < 1:
+            raise BadArgument(f"backlog is {backlog}; it is at least 1")
+        number, name = self._new_name(name, "tcp")
+        ctx = self._ctx
+        listener: Listener
+        if address is None:
+            listener = Listen0(ctx, number, name, port, backlog)
+        elif address in self._shared:
+            listener = PortListener(ctx, number, name, port, backlog, self._shared[address])
+        else:
+            lease = self._open_service(address, name, now)
+            listener = ServiceListener(ctx, number, name, port, backlog, lease)
+            ctx.demux.locals[address] = listener
+        self._listeners[number] = listener
+        ctx.events.append((now, EventKind.LISTEN, name, address, None, Reason.NONE, listener.kind))
+        return listener
+
+    def das(
+        self,
+        door: Listen0 | UdpSocket,
+        now: Micros,
+        *,
+        ssa: Address | None = None,
+        peer: tuple[Address, int] | None = None,
+        lifetime: Micros | None = None,
+        label: str = "",
+        grain: str = "session",
+        pin: int = 128,
+    ) -> ListenU | UdpDoor:
+        """Delayed Address Setting (UM-21, UM-24): `door` accepts one session on `ssa`, or on an address minted now.
+
+        `peer`: who alone may come, an address (length 128) or prefix. `lifetime` of the waiting: None takes the
+        configured one, NEVER is unlimited. `grain`: "session", or "client" pinned to the first client's address or
+        /64 (`pin` 128 or 64). Raises LocalError; nothing was changed then.
+        """
+        lifetime = self.config.das_lifetime if lifetime is None else lifetime
+        check_arguments(door, peer, lifetime, grain, pin)
+        if ssa is None:
+            ssa = self.pool.take()
+        else:
+            if ssa in self._shared:
+                raise AddressInUse("this is a shared address of the stack; an SSA is for one session alone")
+            self.pool.reserve(ssa)
+        return open_door(self._ctx, door, ssa, peer, lifetime, label, grain, pin, now)
+
+    def revoke(self, which: Address | str, now: Micros) -> None:
+        """Takes a DAS back: by SSA, or by its name ("ssa.httpd.2"). Nobody may come any more; a session lives on."""
+        for door in self.doors():
+            if which in (door.lease.address, door.lease.name):
+                door.revoke(now)
+                return
+        raise NoSuchObject("no SSA waits by that address or name: it was taken, has expired, or never was")
+
+    # Verbs: UDP, echo
+
+    def udp(self, now: Micros, *, address: Address | None = None, port: int = 0, name: str = "") -> UdpSocket:
+        """A UDP socket. On no address it sends from EAs, and waits for DAS like a LISTEN_0 (UM-18, UM-28)."""
+        if not 0 <= port <= 65535:
+            raise BadArgument(f"port is {port}; it is 0 to 65535")
+        number, name = self._new_name(name, "udp")
+        ctx = self._ctx
+        socket = UdpSocket(ctx, number, name, self, address, port)
+        if address is not None and address in self._shared:
+            socket.binding = SharedBinding(socket, self._shared[address], port)
+            socket.port = socket.binding.port
+        elif address is not None:
+            lease = self._open_service(address, name, now)
+            socket.binding = ctx.demux.locals[address] = ServiceBinding(ctx, socket, lease, port or self.config.fixed_port)
+        self._listeners[number] = socket
+        return socket
+
+    def open_udp(self, socket: UdpSocket, peer: Address, port: int, now: Micros) -> UdpSession:
+        """A session of `socket` with a new destination, from an EA of its own (UM-18)."""
+        self._check_peer(peer, port, group=True)
+        dialled = self.config.fixed_port if self._is_unified(peer, None) else port
+        lease = self._take_ea(now, socket.name)
+        session = UdpSession(self._ctx, socket, peer + lease.address, lease, (self.config.fixed_port, dialled), now)
+        session.destination = (peer, port)
+        socket.adopt(session)
+        return session
+
+    def ping(self, peer: Address, now: Micros, *, source: Address | None = None) -> EchoSession:
+        """An echo session with `peer`, from an EA of its own or from a shared address (UM-38)."""
+        self._check_peer(peer, 1)
+        ctx = self._ctx
+        mux = None if source is None else self._shared.get(source)
+        if source is not None and mux is None:
+            raise AddressNotOurs("echo leaves from an EA, or from a shared address of the stack")
+        if mux is None:
+            lease = self._take_ea(now, "ping")
+            session = EchoSession(ctx, peer + lease.address, lease, self.config.fixed_port, now)
+            session.register()
+        else:
+            identifier = next(
+                (i for i in range(1, 65536) if peer + i.to_bytes(2, "big") not in mux.echoes), self.config.fixed_port
+            )
+            session = EchoSession(ctx, peer + mux.address, mux.lease, identifier, now)
+            session.stage = mux
+            mux.echoes[peer + identifier.to_bytes(2, "big")] = session
+        return session
+
+    def close(self, now: Micros) -> None:
+        """Ends everything: peers of live sessions get RST. Drain `take_output` once more."""
+        for listener in list(self._listeners.values()):
+            listener.close(now)
+        for session in list(self.sessions()):
+            if isinstance(session, TcpSession):
+                session.abort(now)
+            elif isinstance(session, EchoSession):
+                session.close(now)
+
+    # Looking
+
+    def sessions(self) -> Iterator[Session]:
+        """Every live session; a snapshot."""
+        found: list[Session] = []
+        for owner in self._ctx.demux.pairs.values():
+            if isinstance(owner, Session):
+                found.append(owner)
+            elif isinstance(owner, PairMux):
+                found.extend(member for member in owner.members.values() if isinstance(member, Session))
+        for mux in self._shared.values():
+            found.extend(owner for owner in mux.sessions.values() if isinstance(owner, Session))
+            found.extend(mux.echoes.values())
+        found.extend(owner for owner in self._ctx.demux.locals.values() if isinstance(owner, UdpSession))
+        return iter(found)
+
+    def listeners(self) -> list[Listener | UdpSocket]:
+        """Every open listener and UDP socket."""
+        gone = [number for number, listener in self._listeners.items() if listener.closed]
+        for number in gone:
+            del self._listeners[number]
+        return list(self._listeners.values())
+
+    def find_listener(self, which: str | int) -> Listener | UdpSocket:
+        """By number or name. Raises NoSuchObject, naming those there are."""
+        for listener in self.listeners():
+            if which in (listener.id, listener.name, str(listener.id)):
+                return listener
+        names = ", ".join(listener.name for listener in self.listeners()) or "none"
+        raise NoSuchObject(f"no listener is called {which!r}; there are: {names}")
+
+    def doors(self) -> list[ListenU | UdpDoor]:
+        """Every waiting SSA."""
+        return [owner for owner in self._ctx.demux.locals.values() if isinstance(owner, ListenU | UdpDoor)]
+
+    def leases(self) -> Iterator[Lease]:
+        """Every live address."""
+        return iter(self._ctx.leases)
+
+    def pool_statistics(self) -> PoolStatistics:
+        return self.pool.statistics()
+
+    def telescope(self) -> list[tuple[Address, int]]:
+        """Who knocked where nobody is, and how often (UM-31); the busiest first."""
+        return self._nobody.seen()
+
+    def memory_used(self) -> int:
+        """Bytes that all buffers hold."""
+        return self._ctx.memory + self._reassembly.used
+
+    def leftovers(self) -> dict[str, int]:
+        """Table entries of every kind, for leak checks; all 0 after everything has ended and rested."""
+        ctx = self._ctx
+        return {
+            "pairs": len(ctx.demux.pairs),
+            "locals": len(ctx.demux.locals) - len(self._shared),
+            "leases": len(ctx.leases) - len(self._shared),
+            "ports": sum(len(m.sessions) + len(m.echoes) + len(m.listeners) + len(m.bindings) for m in self._shared.values()),
+            "timers": len(ctx.timers),
+            "records": sum(len(queue) for queue in ctx.quiet.values()),
+            "listeners": len(self.listeners()),
+            "memory": self.memory_used(),
+            "fragments": len(self._reassembly),
+        }
+
+    # Inside
+
+    def _check_peer(self, peer: Address, port: int, *, group: bool = False) -> None:
+        if len(peer) != 16:
+            raise AddressMalformed(f"an IPv6 address has 16 bytes, not {len(peer)}")
+        if not any(peer) or (peer[0] == 0xFF and not group):
+            raise AddressMalformed("the peer's address is unspecified or multicast; a session needs a unicast address")
+        if not 1 <= port <= 65535:
+            raise BadArgument(f"port is {port}; it is 1 to 65535")
+
+    def _is_unified(self, peer: Address, unified: bool | None) -> bool:
+        if unified is not None:
+            return unified
+        return any(within(peer, prefix) for prefix in self.config.unified_peers)
+
+    def _take_ea(self, now: Micros, label: str) -> Lease:
+        ctx = self._ctx
+        lease = ctx.leases.open(self.pool.take(), EA, now, label=label)
+        ctx.note(now, EventKind.LEASE_OPENED, lease)
+        return lease
+
+    def _open_service(self, address: Address, name: str, now: Micros) -> Lease:
+        ctx = self._ctx
+        self.pool.set_aside(address)
+        lease = ctx.leases.open(address, SERVICE, now, group=name, grain="service")
+        ctx.note(now, EventKind.LEASE_OPENED, lease)
+        return lease
+
+    def _new_name(self, name: str, kind: str) -> tuple[int, str]:
+        if name and any(listener.name == name for listener in self.listeners()):
+            raise AddressInUse(f"a listener is called {name!r} already")
+        self._serial += 1
+        return self._serial, name or f"{kind}{self._serial}"
+
+
+class ServiceBinding(Binding):
+    """A UDP socket at a service address of the prefix."""
+
+    __slots__ = ("_ctx", "_lease")
+
+    def __init__(self, ctx: Context, socket: UdpSocket, lease: Lease, port: int) -> None:
+        super().__init__(socket, lease.address, port)
+        self._ctx = ctx
+        self._lease = lease
+
+    def close(self, now: Micros) -> None:
+        if self._ctx.demux.locals.get(self.address) is self:
+            del self._ctx.demux.locals[self.address]
+        self._ctx.end_lease(self._lease, now)
+
+
+__all__ = ["Outgoing", "Stack"]

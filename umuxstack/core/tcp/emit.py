@@ -1,0 +1,135 @@
+"""Building segments: the one place where a session's headers are made.
+
+Every segment that carries ACK also carries the newest window, and pays what
+acknowledgement is due. Sequence numbers are masked to 32 bits here.
+"""
+
+from typing import Final
+
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.seq import MASK
+from umuxstack.core.tcp.tcb import HEADERS, Tcb
+from umuxstack.core.units import NEVER, TCP, Buffer, Micros
+from umuxstack.core.wire import tcp as wire
+from umuxstack.core.wire import tcp_options
+
+_VERSION: Final = 0x60000000
+_ECT0: Final = 2 << 20  # RFC 3168 5: ECN-capable transport, in the traffic class
+
+
+class Emitter(Tcb):
+    """Segments out."""
+
+    __slots__ = ()
+
+    def _emit(self, flags: int, seq: int, payload: Buffer, gso_size: int, now: Micros, first_word: int) -> None:
+        """One segment or super-segment with ACK, in the shape that ordinary segments have."""
+        ctx = self.ctx
+        pair = self.pair
+        window = self._window()
+        size = len(payload)
+        if self.ce_seen:
+            flags |= wire.ECE
+        if self.use_ts:
+            length = 32 + size
+            header = wire.build_with_timestamp(
+                first_word, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16],
+                self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x8000 | flags, window,
+                (self.psum + length) % 65535, 0,
+                wire.TIMESTAMP_HEAD, (now // 1000 + self.ts_offset) & MASK, self.ts_recent,
+            )  # fmt: skip
+        else:
+            length = 20 + size
+            header = wire.build(
+                first_word, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16],
+                self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x5000 | flags, window,
+                (self.psum + length) % 65535, 0,
+            )  # fmt: skip
+        self.out.append((header, payload, gso_size, wire.CHECKSUM))
+        self.last_ack_sent = self.rcv_nxt
+        self.ack_due = 0
+        self.ack_now = False
+        self.ack_at = NEVER
+        counters = ctx.counters
+        counters.segments_out += 1 if not gso_size else -(-size // gso_size)
+
+    def _emit_with_options(self, flags: int, seq: int, options: bytes, window: int, payload: Buffer = b"") -> None:
+        """A segment in any other shape: SYN, SACK, RST."""
+        length = 20 + len(options) + len(payload)
+        header = wire.build(
+            _VERSION, length, TCP, self.ctx.config.hop_limit, self.pair[16:], self.pair[:16],
+            self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK if flags & wire.ACK else 0,
+            (5 + len(options) // 4) << 12 | flags, window, (self.psum + length) % 65535, 0,
+        )  # fmt: skip
+        self.out.append((header + options, payload, 0, wire.CHECKSUM))
+        self.ctx.counters.segments_out += 1
+
+    def _send_ack(self, now: Micros) -> None:
+        """A segment without data: acknowledgement and window, with SACK blocks if there are gaps (RFC 2018, 2883)."""
+        if self.use_sack and (self.assembler is not None or self.dsack is not None):
+            most = 3 if self.use_ts else 4
+            blocks = [] if self.dsack is None else [self.dsack]
+            if self.assembler is not None:
+                blocks += self.assembler.blocks(most)
+            self.dsack = None
+            options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
+            options += tcp_options.sack([(start & MASK, end & MASK) for start, end in blocks[:most]])
+            flags = wire.ACK | wire.ECE if self.ce_seen else wire.ACK
+            self._emit_with_options(flags, self.snd_nxt, options, self._window())
+            self.last_ack_sent = self.rcv_nxt
+            self.ack_due = 0
+            self.ack_now = False
+            self.ack_at = NEVER
+            return
+        self._emit(wire.ACK, self.snd_nxt, b"", 0, now, _VERSION)
+
+    def _send_syn(self, now: Micros) -> None:
+        """SYN or SYN-ACK, by the state."""
+        policy = self.policy
+        answering = self.state == st.SYN_RECEIVED
+        timestamps = None
+        if self.use_ts if answering else policy.timestamps:
+            timestamps = (self._tsval(now), self.ts_recent if answering else 0)
+        scale = self.rcv_wscale
+        if not (self.snd_wscale >= 0 if answering else policy.window_scaling):
+            scale = -1
+        options = tcp_options.syn(
+            self.ctx.config.link.mtu - HEADERS,
+            window_scale=scale,
+            sack_permitted=self.use_sack if answering else policy.sack,
+            timestamps=timestamps,
+        )
+        # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
+        window = min(self.rcv_limit, 65535)
+        flags = wire.SYN
+        if answering:
+            self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + window)
+            self.last_ack_sent = self.rcv_nxt
+            flags |= wire.ACK
+            if self.use_ecn:
+                flags |= wire.ECE
+        elif policy.ecn and not self.retries:  # RFC 3168 6.1.1.1: without ECN when the first SYN went unanswered
+            flags |= wire.ECE | wire.CWR
+        self.syn_flags = flags
+        self._emit_with_options(flags, self.iss, options, window)
+
+    def _send_rst(self, seq: int, *, ack: bool) -> None:
+        options = b""
+        self._emit_with_options(wire.RST | wire.ACK if ack else wire.RST, seq, options, 0)
+
+    def _tsval(self, now: Micros) -> int:
+        return (now // 1000 + self.ts_offset) & MASK
+
+    def _window(self) -> int:
+        """The window field. Its right edge never moves back, and moves ahead only by a useful step.
+
+        RFC 9293 3.8.6.2.2 (MUST-39): an advance of less than a segment, or half the buffer, waits.
+        """
+        rx = self.rx
+        free = self.rcv_limit if rx is None else self.rcv_limit - rx.size
+        edge = self.rcv_nxt + free
+        if edge - self.rcv_adv >= self.mss or (edge > self.rcv_adv and 2 * (edge - self.rcv_adv) >= self.rcv_limit):
+            self.rcv_adv = edge
+        scale = self.rcv_wscale
+        window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
+        return window if window < 65535 else 65535

@@ -1,0 +1,143 @@
+"""Data in: the window, in-order and out-of-order text, when to acknowledge.
+
+RFC 9293 3.10.7.4 (seventh and eighth check), 3.8.6.2.2, 3.8.6.3; RFC 5681 4.2;
+RFC 2018 4, 2883. Data is acknowledged in order at the end of the batch; each
+out-of-order segment still causes an ACK of its own.
+"""
+
+from umuxstack.core.errors import Drop, Reason
+from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.send import SendHalf
+from umuxstack.core.units import Buffer, Micros
+
+
+class ReceiveHalf(SendHalf):
+    """Data in."""
+
+    __slots__ = ()
+
+    # The application's side
+
+    @property
+    def eof(self) -> bool:
+        """The peer has finished, and everything before that was read."""
+        return (self.rx is None or not self.rx.size) and (
+            (self.peer_fin >= 0 and self.rcv_nxt > self.peer_fin) or self.end_reason != Reason.NONE
+        )
+
+    @property
+    def readable(self) -> bool:
+        """Data, the peer's end, or the session's end."""
+        return (self.rx is not None and self.rx.size > 0) or self.eof
+
+    def read(self, limit: int, now: Micros) -> bytes:
+        """Up to `limit` bytes in order; b"" when there is nothing now, or ever (`eof`)."""
+        rx = self.rx
+        if rx is None or not rx.size:
+            return b""
+        data = rx.take(limit)
+        self._was_read(len(data), now)
+        return data
+
+    def read_chunk(self, now: Micros) -> Buffer:
+        """The next stretch as it arrived, without copying; b"" when there is nothing now."""
+        rx = self.rx
+        if rx is None:
+            return b""
+        chunk = rx.take_chunk()
+        self._was_read(len(chunk), now)
+        return chunk
+
+    def _was_read(self, count: int, now: Micros) -> None:
+        self.ctx.memory -= count
+        if self.state not in (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2):
+            return
+        limit = self.rcv_limit
+        self.drs_bytes += count
+        if now - self.drs_at > (self.srtt or 100_000):
+            # Receive-buffer auto-tuning: what the application takes in one round trip must fit twice.
+            if 2 * self.drs_bytes > limit < self.policy.receive_buffer_max and not self._pressed():
+                self.rcv_limit = limit = min(max(2 * limit, 2 * self.drs_bytes), self.policy.receive_buffer_max)
+            self.drs_at = now
+            self.drs_bytes = 0
+        rx = self.rx
+        edge = self.rcv_nxt + limit - (0 if rx is None else rx.size)
+        offered = self.rcv_adv - self.rcv_nxt
+        if offered * 2 < limit and edge - self.rcv_adv >= min(limit // 2, 2 * self.mss):
+            self.ack_now = True  # a window update, once it is worth a segment (RFC 9293 MUST-39)
+            self.touch()
+
+    def _pressed(self) -> bool:
+        """Memory is running out: out-of-order data goes first, then growth (docs/memory.md)."""
+        ctx = self.ctx
+        return ctx.memory * 4 > ctx.config.memory * 3
+
+    # The peer's side
+
+    def _text(self, buf: bytes, start: int, end: int, seq: int, gso_size: int, now: Micros) -> None:
+        """Payload `buf[start:end]` whose first byte is `seq`; it overlaps the window (checked by the caller)."""
+        ctx = self.ctx
+        if self.orphan:
+            # RFC 9293 3.6.1 / RFC 1122 4.2.2.13: nobody will read it; the peer must know.
+            ctx.counters.drops[Drop.AFTER_CLOSE] += 1
+            self._reset_orphan(now)
+            return
+        nxt = self.rcv_nxt
+        if seq < nxt:  # its beginning is old: a retransmission that overlaps
+            if self.use_sack:
+                self.dsack = (seq, min(nxt, seq + end - start))
+            start += nxt - seq
+            seq = nxt
+            self.ack_now = True
+        if seq + end - start > self.rcv_adv:
+            end = start + max(self.rcv_adv - seq, 0)  # beyond the window: cut
+            self.ack_now = True
+        if start >= end:
+            self.touch()
+            return
+        if ctx.memory >= ctx.config.memory and self.rx is not None and self.rx.size:
+            ctx.counters.drops[Drop.NO_MEMORY] += 1
+            return
+        rx = self.rx
+        if rx is None:
+            rx = self.rx = ReceiveBuffer()
+        if seq == nxt:
+            chunk = piece(buf, start, end)
+            rx.append(chunk)
+            size = end - start
+            ctx.memory += size
+            self.rcv_nxt = nxt + size
+            if self.assembler is None:
+                self.ack_due += 1 if not gso_size else -(-size // gso_size)
+            else:
+                # RFC 5681 4.2: "A TCP receiver SHOULD send an immediate ACK when the incoming segment fills in
+                # all or part of a gap".
+                self._close_gap(rx)
+                self.ack_now = True
+            ctx.wake(self)
+            self.touch()
+            return
+        if self._pressed():
+            ctx.counters.drops[Drop.NO_MEMORY] += 1
+        else:
+            assembler = self.assembler
+            if assembler is None:
+                assembler = self.assembler = Assembler()
+            gained = assembler.insert(seq, piece(buf, start, end))
+            ctx.memory += gained
+            if gained < end - start and self.use_sack:
+                self.dsack = (seq, seq + end - start)
+        self._send_ack(now)  # a duplicate ACK for each (RFC 5681 4.2), not one per batch
+
+    def _close_gap(self, rx: ReceiveBuffer) -> None:
+        assembler = self.assembler
+        assert assembler is not None
+        before = rx.size + assembler.size
+        self.rcv_nxt = assembler.take_in_order(self.rcv_nxt, rx)
+        self.ctx.memory += rx.size + assembler.size - before
+        if not assembler.ranges:
+            self.assembler = None
+
+    def _reset_orphan(self, now: Micros) -> None:
+        raise AssertionError

@@ -1,0 +1,494 @@
+"""What acknowledgements teach: round-trip time, losses, and what to repair.
+
+RFC 6298 (timer), 2018/2883/6675 (SACK), 8985 (RACK-TLP), 6937 (PRR), 6582
+(NewReno, when the peer has no SACK), 3522/3708 (needless retransmissions). The
+scoreboard counts byte ranges, never segments. Invariant: `pipe` is the number
+of bytes on the board that are neither SACKed nor lost.
+"""
+
+from typing import Final
+
+from umuxstack.core.errors import Reason
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.congestion.base import LOSS, OPEN, RECOVERY, RateSample
+from umuxstack.core.tcp.emit import Emitter
+from umuxstack.core.tcp.seq import MASK
+from umuxstack.core.tcp.tcb import IN_FLIGHT, LOST, PERSIST, PROBE, REORDER, RTO, SACKED, Loss, Sent
+from umuxstack.core.units import NEVER, Micros, millis
+
+_PEER_ACK_DELAY: Final = millis(200)  # RFC 8985 7.2's WCDelAckT
+_MIN_PROBE: Final = millis(2)  # a tail loss probe is not worth less
+
+
+class Recovery(Emitter):
+    """Scoreboard and retransmission timer."""
+
+    __slots__ = ()
+
+    # Acknowledgements
+
+    def _on_ack(
+        self, ack: int, blocks: list[tuple[int, int]] | None, tsecr: int, duplicate: bool, pure: bool, now: Micros
+    ) -> None:
+        """`ack` lies in snd_una … snd_nxt. `blocks` are SACK blocks, unwrapped; `tsecr` is -1 without timestamps.
+
+        `duplicate`: an ACK that moves nothing and carries nothing, while data is outstanding (RFC 5681 2).
+        """
+        board = self.board
+        una = self.snd_una
+        before = self.snd_nxt - una
+        loss = self.loss
+        delivered = 0
+        rtt = 0
+        newest: Sent | None = None
+        if ack > una:
+            self.snd_una = ack
+            self.retries = 0
+            done = 0
+            for sent in board:
+                if sent.end <= ack:
+                    done += 1
+                    length = sent.end - sent.start
+                    if sent.state == SACKED:
+                        loss.sacked -= length  # type: ignore[union-attr] - SACKED ranges have a Loss
+                        continue
+                    if loss is not None and not sent.rexmit and sent.end <= loss.high_sacked:
+                        loss.reordering = True  # RFC 8985 6.2 step 3: delivered behind what was sent later
+                elif sent.start < ack:
+                    length = ack - sent.start
+                    if sent.state == SACKED:
+                        loss.sacked -= length  # type: ignore[union-attr]
+                        sent.start = ack
+                        break
+                    sent.start = ack
+                else:
+                    break
+                delivered += length
+                if sent.state == IN_FLIGHT:
+                    self.pipe -= length
+                else:
+                    loss.lost -= length  # type: ignore[union-attr] - LOST ranges have a Loss
+                newest = self._later(newest, sent)
+                if not sent.rexmit:
+                    rtt = now - sent.at
+                if sent.end > ack:
+                    break
+            if done:
+                del board[:done]
+            tx = self.tx
+            if tx is not None:
+                upto = ack if ack < tx.end else tx.end
+                self.ctx.memory -= upto - tx.start
+                tx.release(upto)
+                if self.want_write and self._room() * 3 >= self.policy.send_buffer:
+                    self.want_write = False
+                    self.ctx.wake(self)
+        if blocks:
+            if loss is None:
+                loss = self.loss = Loss()
+            gained, sacked_newest, sack_rtt = self._mark_sacked(loss, blocks, ack, now)
+            delivered += gained
+            if sacked_newest is not None:
+                newest = self._later(newest, sacked_newest)
+                rtt = rtt or sack_rtt
+        if not rtt and ack > una and tsecr >= 0 and self.use_ts:
+            # Karn: the range was retransmitted, but the echo says which transmission came (RFC 7323 4).
+            elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
+            if elapsed < 120_000_000:
+                rtt = max(elapsed, 1000)
+        if rtt:
+            self._measured(rtt)
+        if loss is not None or duplicate:
+            if loss is None:
+                loss = self.loss = Loss()
+            self._recover(loss, ack, una, delivered, newest, before, tsecr, duplicate, pure, blocks, now)
+        cc = self.cc
+        if delivered and cc is not None:
+            self.delivered += delivered
+            self.delivered_at = now
+            phase = OPEN if loss is None else loss.phase
+            if phase != RECOVERY or cc.own_recovery:
+                sample = self._rate_sample(newest, rtt, now) if cc.wants_samples else None
+                cc.on_ack(delivered, rtt, self.pipe, now, self.cwnd_limited, sample)
+        if loss is not None and not loss.lost and not loss.sacked and loss.phase == OPEN and not loss.probe_end:
+            if not loss.dup_acks and not loss.reordering:
+                self.loss = None  # all repaired: an orderly session carries none of this
+        if ack > una or delivered:
+            self._set_timer(now, restart=True)
+
+    def _later(self, one: Sent | None, other: Sent) -> Sent:
+        """The one that was transmitted later (RFC 8985 6.1)."""
+        if one is None or (other.at, other.end) > (one.at, one.end):
+            return other
+        return one
+
+    def _measured(self, rtt: int) -> None:
+        """RFC 6298 2, in integers: SRTT and RTTVAR in microseconds."""
+        if not self.srtt:
+            self.srtt = rtt
+            self.rttvar = rtt // 2
+            self.min_rtt = rtt
+        else:
+            self.rttvar += (abs(self.srtt - rtt) - self.rttvar) // 4
+            self.srtt += (rtt - self.srtt) // 8
+            if rtt < self.min_rtt:
+                self.min_rtt = rtt
+        policy = self.policy
+        self.rto = Micros(min(max(self.srtt + max(4 * self.rttvar, 1000), policy.rto_min), policy.rto_max))
+
+    def _mark_sacked(
+        self, loss: Loss, blocks: list[tuple[int, int]], ack: int, now: Micros
+    ) -> tuple[int, Sent | None, int]:
+        """Returns newly SACKed bytes, the latest transmitted range among them, and a round-trip time or 0."""
+        board = self.board
+        first = blocks[0]
+        if first[1] <= ack or (len(blocks) > 1 and blocks[1][0] <= first[0] and first[1] <= blocks[1][1]):
+            self._duplicate_reported(loss, first, now)  # DSACK, RFC 2883 4
+            blocks = blocks[1:]
+        gained = 0
+        rtt = 0
+        newest: Sent | None = None
+        for start, end in blocks:
+            start = max(start, ack)
+            if not start < end <= self.snd_nxt:
+                continue  # old, or of data that was never sent
+            index = 0
+            while index < len(board):
+                sent = board[index]
+                index += 1
+                if sent.end <= start or sent.state == SACKED:
+                    continue
+                if sent.start >= end:
+                    break
+                if sent.start < start:
+                    board.insert(index, sent.split(start))
+                    continue
+                if sent.end > end:
+                    board.insert(index, sent.split(end))
+                length = sent.end - sent.start
+                gained += length
+                loss.sacked += length
+                if sent.state == IN_FLIGHT:
+                    self.pipe -= length
+                else:
+                    loss.lost -= length
+                if not sent.rexmit:
+                    rtt = now - sent.at
+                    if sent.end < loss.high_sacked:
+                        loss.reordering = True  # it came after something sent later
+                sent.state = SACKED
+                newest = self._later(newest, sent)
+            if end > loss.high_sacked:
+                loss.high_sacked = end
+        return gained, newest, rtt
+
+    def _duplicate_reported(self, loss: Loss, block: tuple[int, int], now: Micros) -> None:
+        """The peer got `block` twice: a retransmission of ours was needless, or the network duplicated."""
+        if loss.probe_end and loss.probe_is_rexmit and block[1] == loss.probe_end:
+            loss.probe_end = 0  # RFC 8985 7.4.2: the probe was not needed
+            return
+        if now >= loss.reo_until:  # RFC 8985 6.2 step 4: widen once per round trip
+            loss.reo_mult = min(loss.reo_mult + 1, 16)
+            loss.reo_until = now + self.srtt
+        loss.reordering = True
+        if loss.undo_bytes > 0:
+            loss.undo_bytes -= block[1] - block[0]
+            if loss.undo_bytes <= 0 and loss.phase != OPEN:
+                self._undo(loss, now)
+
+    # Loss
+
+    def _recover(
+        self,
+        loss: Loss,
+        ack: int,
+        una: int,
+        delivered: int,
+        newest: Sent | None,
+        before: int,
+        tsecr: int,
+        duplicate: bool,
+        pure: bool,
+        blocks: list[tuple[int, int]] | None,
+        now: Micros,
+    ) -> None:
+        if duplicate:
+            self.ctx.counters.duplicate_acks += 1
+        if ack > una and tsecr >= 0 and loss.undo_ts >= 0:
+            # RFC 3522 (Eifel): the first ACK for retransmitted data echoes a timestamp older than the
+            # retransmission's: the original had arrived.
+            if (tsecr - loss.undo_ts) & MASK > 0x80000000 and loss.phase != OPEN:
+                self._undo(loss, now)
+            loss.undo_ts = -1
+        if loss.probe_end and ack >= loss.probe_end:
+            self._probe_answered(loss, ack, pure, duplicate, now)
+        if newest is not None:
+            rtt = now - newest.at
+            if not newest.rexmit or rtt >= self.min_rtt:
+                loss.rack_rtt = rtt
+                if (newest.at, newest.end) > (loss.rack_at, loss.rack_end):
+                    loss.rack_at, loss.rack_end = newest.at, newest.end
+        lost_before = loss.lost
+        if self.use_sack:
+            if loss.sacked or loss.phase != OPEN or loss.rack_at:
+                self._detect(loss, now)
+        else:
+            self._count_duplicates(loss, ack, una, duplicate, delivered)
+        if loss.phase != OPEN and self.snd_una >= loss.point:
+            self._repaired(loss, now)
+        if loss.lost > lost_before and loss.phase == OPEN:
+            self._enter_recovery(loss, before, now)
+        elif loss.phase == RECOVERY and (delivered or duplicate):
+            self._proportional(loss, delivered, ack > una and loss.lost <= lost_before)
+        if loss.lost:
+            self.touch()
+
+    def _detect(self, loss: Loss, now: Micros) -> None:
+        """RFC 8985 6.2 step 5: what was sent sufficiently before the latest delivered range is lost."""
+        window = 0
+        if loss.reordering or (loss.phase == OPEN and loss.sacked <= 2 * self.mss):
+            # RFC 8985 6.2 step 4: without reordering seen, the third SACKed segment decides at once (DupThresh).
+            window = min(loss.reo_mult * self.min_rtt // 4, self.srtt)
+        wait = 0
+        rack_at, rack_end = loss.rack_at, loss.rack_end
+        due = now - loss.rack_rtt - window
+        for sent in self.board:
+            if sent.state != IN_FLIGHT:
+                continue
+            if sent.at > rack_at or (sent.at == rack_at and sent.end >= rack_end):
+                if sent.start >= loss.high_sacked and not loss.phase:
+                    break
+                continue
+            if sent.at <= due:
+                self._mark_lost(loss, sent)
+            else:
+                wait = max(wait, sent.at - due)
+        if wait and not (self.rto_kind == REORDER and self.rto_at <= now + wait):
+            self.rto_kind = REORDER
+            self.rto_at = Micros(now + wait)
+            self._arm()
+
+    def _mark_lost(self, loss: Loss, sent: Sent) -> None:
+        length = sent.end - sent.start
+        sent.state = LOST
+        self.pipe -= length
+        loss.lost += length
+
+    def _count_duplicates(self, loss: Loss, ack: int, una: int, duplicate: bool, delivered: int) -> None:
+        """RFC 5681 3.2 and 6582, for a peer without SACK: three duplicates mean that the first segment is lost."""
+        mss = self.mss
+        if ack > una:
+            loss.dup_acks = 0
+            if loss.phase == RECOVERY and ack < loss.point:  # a partial acknowledgement: the next hole
+                self._mark_first(loss)
+        elif duplicate:
+            loss.dup_acks += 1
+            if loss.dup_acks == 3 and loss.phase == OPEN and ack >= loss.point:
+                self._mark_first(loss)
+            elif loss.phase == RECOVERY:
+                loss.prr_delivered += mss
+
+    def _mark_first(self, loss: Loss) -> None:
+        board = self.board
+        if board and board[0].state == IN_FLIGHT:
+            if board[0].end - board[0].start > self.mss:
+                board.insert(1, board[0].split(board[0].start + self.mss))
+            self._mark_lost(loss, board[0])
+
+    def _enter_recovery(self, loss: Loss, flight: int, now: Micros) -> None:
+        self.ctx.counters.fast_retransmits += 1
+        loss.phase = RECOVERY
+        loss.point = self.snd_nxt
+        loss.undo_ts = -1
+        loss.undo_bytes = 0
+        cc = self.cc
+        assert cc is not None
+        cc.on_loss(flight, now)
+        loss.prr_delivered = loss.prr_out = 0
+        loss.prr_flight = max(flight, self.mss)
+        loss.window = self.pipe + self.mss  # RFC 6937 3: "force a fast retransmit"
+
+    def _proportional(self, loss: Loss, delivered: int, clean: bool) -> None:
+        """RFC 6937 3.1: how much may be sent in answer to this acknowledgement."""
+        cc = self.cc
+        assert cc is not None
+        loss.prr_delivered += delivered
+        if self.pipe > cc.ssthresh:
+            allowed = -(-loss.prr_delivered * cc.ssthresh // loss.prr_flight) - loss.prr_out
+        else:
+            limit = loss.prr_delivered - loss.prr_out
+            if clean:  # slow start reduction bound only while nothing new is found lost
+                limit = max(limit, delivered) + self.mss
+            allowed = min(cc.ssthresh - self.pipe, limit)
+        loss.window = self.pipe + max(allowed, 0)
+        if not self.pipe and loss.window < self.mss:
+            loss.window = self.mss  # nothing in flight: no acknowledgement would ever allow more
+        self.touch()
+
+    def _repaired(self, loss: Loss, now: Micros) -> None:
+        cc = self.cc
+        assert cc is not None
+        cc.on_recovery_end(now)
+        loss.phase = OPEN
+        loss.dup_acks = 0
+        loss.undo_ts = -1
+
+    def _undo(self, loss: Loss, now: Micros) -> None:
+        """The retransmission was needless: what was believed lost is in flight, and the window is restored."""
+        self.ctx.counters.spurious_retransmits += 1
+        for sent in self.board:
+            if sent.state == LOST:
+                sent.state = IN_FLIGHT
+                self.pipe += sent.end - sent.start
+        loss.lost = 0
+        loss.phase = OPEN
+        loss.undo_bytes = 0
+        loss.undo_ts = -1
+        if self.cc is not None:
+            self.cc.undo()
+
+    def _probe_answered(self, loss: Loss, ack: int, pure: bool, duplicate: bool, now: Micros) -> None:
+        """RFC 8985 7.4.2: was the tail loss probe a repair? Then a loss happened, and the window must know."""
+        if not loss.probe_is_rexmit:
+            loss.probe_end = 0
+        elif ack > loss.probe_end:
+            flight = self.snd_nxt - self.snd_una
+            loss.probe_end = 0
+            if loss.phase == OPEN and self.cc is not None:
+                self.cc.on_loss(flight, now)
+                self.cc.on_recovery_end(now)
+        elif duplicate and pure:
+            loss.probe_end = 0  # both the original and the probe arrived
+
+    # The timer
+
+    def _set_timer(self, now: Micros, *, restart: bool) -> None:
+        """RFC 6298 5 and 8985 7.2: what the retransmission timer waits for now."""
+        if self.board:
+            if self.rto_kind == REORDER and self.rto_at != NEVER:
+                return
+            if self.rto_at != NEVER and not restart and self.rto_kind != PERSIST:
+                return
+            loss = self.loss
+            if self.use_sack and self.srtt and (
+                loss is None or (loss.phase == OPEN and not loss.sacked and not loss.probe_end)
+            ) and self.state >= st.ESTABLISHED and not self.retries:  # fmt: skip
+                wait = 2 * self.srtt
+                if self.pipe <= self.mss:
+                    wait += _PEER_ACK_DELAY
+                wait = max(wait, _MIN_PROBE)
+                if wait < self.rto:
+                    self.rto_kind = PROBE
+                    self.rto_at = Micros(now + wait)
+                    self._arm()
+                    return
+            self.rto_kind = RTO
+            self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
+        elif self.rto_kind != PERSIST:
+            self.rto_at = NEVER
+        self._arm()
+
+    def _timer_fired(self, now: Micros) -> None:
+        """`rto_at` has come, for whatever it was running. PERSIST and HANDSHAKE are handled by the caller."""
+        self.rto_at = NEVER
+        if not self.board:
+            return
+        if self.rto_kind == REORDER:
+            self.rto_kind = RTO
+            loss = self.loss
+            if loss is not None:
+                lost_before = loss.lost
+                self._detect(loss, now)
+                if loss.lost > lost_before and loss.phase == OPEN:
+                    self._enter_recovery(loss, self.snd_nxt - self.snd_una, now)
+                self.touch()
+            if self.rto_at == NEVER:
+                self._set_timer(now, restart=True)
+            return
+        if self.rto_kind == PROBE:
+            self._probe(now)
+            return
+        self._retransmission_timeout(now)
+
+    def _probe(self, now: Micros) -> None:
+        """RFC 8985 7.3: new data if there is some and the window allows, else the last segment again."""
+        self.ctx.counters.tlp_probes += 1
+        loss = self.loss
+        if loss is None:
+            loss = self.loss = Loss()
+        loss.probe_is_rexmit = not self._send_probe(now)
+        if loss.probe_is_rexmit:
+            last = self.board[-1]
+            length = last.end - last.start
+            if length > self.mss:
+                last = last.split(last.end - self.mss)
+                self.board.append(last)
+            if last.state == IN_FLIGHT:
+                self.pipe -= last.end - last.start
+            self._retransmit(last, now)
+        loss.probe_end = self.snd_nxt
+        self.rto_kind = RTO
+        self.rto_at = Micros(now + self.rto)
+        self._arm()
+
+    # What send.py defines
+
+    def _send_probe(self, now: Micros) -> bool:
+        raise AssertionError
+
+    def _retransmit(self, sent: Sent, now: Micros) -> None:
+        raise AssertionError
+
+    def _room(self) -> int:
+        raise AssertionError
+
+    def _rate_sample(self, newest: Sent | None, rtt: int, now: Micros) -> RateSample | None:
+        raise AssertionError
+
+    def _retransmission_timeout(self, now: Micros) -> None:
+        """RFC 6298 5.4 to 5.6, RFC 5681 3.1."""
+        policy = self.policy
+        self.retries += 1
+        limit = policy.orphan_retries if self.orphan else policy.retries
+        waited = now - self.board[0].first_at
+        if self.retries > limit or (policy.user_timeout and waited >= policy.user_timeout):
+            self.finish(Reason.TIMED_OUT, now)
+            return
+        self.ctx.counters.rto_expirations += 1
+        loss = self.loss
+        if loss is None:
+            loss = self.loss = Loss()
+        if self.board[0].state == SACKED:
+            # RFC 2018 8: the peer took back what it had SACKed. Forget all of it.
+            for sent in self.board:
+                if sent.state == SACKED:
+                    sent.state = IN_FLIGHT
+                    self.pipe += sent.end - sent.start
+            loss.sacked = 0
+            loss.high_sacked = 0
+        flight = self.snd_nxt - self.snd_una
+        if loss.phase != LOSS:
+            loss.undo_ts = -1
+            loss.undo_bytes = 0
+        loss.phase = LOSS
+        loss.point = self.snd_nxt
+        loss.dup_acks = 0
+        loss.probe_end = 0
+        loss.rack_at = loss.rack_end = 0
+        if self.cc is not None:
+            self.cc.on_rto(flight, now)
+        for sent in self.board:
+            if sent.state == IN_FLIGHT:
+                self._mark_lost(loss, sent)
+        self.rto_kind = RTO
+        self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), policy.rto_max))
+        if self.retries == 3:  # RFC 9293 MUST-20's R1: negative advice; the path MTU may be a black hole (RFC 4821)
+            self._black_hole(now)
+        self.touch()
+        self._arm()
+
+    def _black_hole(self, now: Micros) -> None:
+        """Full segments go unanswered and no "packet too big" came: try the size that every link must carry."""
+        if self.board[0].end - self.board[0].start >= self.mss > 1280 - 60 - 12:
+            self.ctx.pmtu.learn(self.pair[:16], 1280, now)
+            self._set_mss(now)

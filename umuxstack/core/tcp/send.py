@@ -1,0 +1,332 @@
+"""What may be sent now: windows, Nagle, the zero-window probe, FIN.
+
+Runs once per batch and session, after everything that arrived was processed.
+Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
+"""
+
+from typing import Final
+
+from umuxstack.core.errors import Reason, SessionClosed
+from umuxstack.core.session.send_buffer import SendBuffer
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
+from umuxstack.core.tcp.recovery import Recovery
+from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, PERSIST, Loss, Sent
+from umuxstack.core.units import NEVER, Buffer, Micros
+from umuxstack.core.wire import tcp as wire
+
+_PLAIN: Final = 0x60000000
+_ECT0: Final = 0x60000000 | 2 << 20  # RFC 3168 5: ECN-capable transport
+
+
+class SendHalf(Recovery):
+    """Data out."""
+
+    __slots__ = ()
+
+    # The application's side
+
+    def _room(self) -> int:
+        """Bytes that the send buffer would take; it grows with the congestion window."""
+        tx = self.tx
+        limit = self.policy.send_buffer
+        cc = self.cc
+        if cc is not None and 2 * cc.cwnd > limit:
+            limit = min(2 * cc.cwnd, max(self.policy.send_buffer_max, limit))
+        return limit if tx is None else limit - (tx.end - self.snd_una)
+
+    @property
+    def writable(self) -> bool:
+        """There is room in the send buffer, or writing would say at once why not."""
+        return self.ended or self.fin_queued or (self.state >= st.ESTABLISHED and self._room() > 0)
+
+    def write(self, data: Buffer, now: Micros) -> int:
+        """Takes `data` or its beginning; returns how many bytes, 0 when there is no room.
+
+        A `bytes` object is kept as it is, also for retransmission; anything else is copied.
+        Raises SessionClosed after `shutdown` or `close`, and when the session has ended.
+        """
+        if self.end_reason != Reason.NONE or self.fin_queued or self.orphan:
+            raise SessionClosed("the session is closed for writing")
+        room = min(self._room(), self.ctx.config.memory - self.ctx.memory)
+        if room <= 0:
+            self.want_write = True
+            return 0
+        size = len(data)
+        if size > room:
+            self.want_write = True
+            if size > room + LARGEST:  # a little over is better than a copy
+                data = data[:room]
+                size = room
+        if not size:
+            return 0
+        tx = self.tx
+        if tx is None:
+            tx = self.tx = SendBuffer(self.iss + 1 if self.state < st.ESTABLISHED else self.snd_nxt)
+        tx.append(data if type(data) is bytes else bytes(data))
+        self.ctx.memory += size
+        self.touch()
+        return size
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written and not yet acknowledged."""
+        return 0 if self.tx is None else self.tx.end - max(self.snd_una, self.tx.start)
+
+    # The turn
+
+    def output(self, now: Micros) -> None:
+        """Sends all that may be sent now; then, if still due, a pure acknowledgement."""
+        state = self.state
+        if state < st.ESTABLISHED or self.end_reason != Reason.NONE:
+            return
+        loss = self.loss
+        if loss is not None and loss.lost:
+            self._repair(loss, now)
+        tx = self.tx
+        if tx is not None or self.fin_queued:
+            end = self.snd_nxt if tx is None else tx.end
+            if self.fin_queued:
+                end = max(end, self.snd_nxt) if self._fin_sent() else end + 1
+            if self.snd_nxt < end:
+                self._send_new(end, now)
+        if self.ack_now or self.ack_due > 1:
+            self._send_ack(now)
+        elif self.ack_due and self.ack_at == NEVER:
+            self.ack_at = Micros(now + self.policy.delayed_ack)
+        self._arm()
+
+    def _fin_sent(self) -> bool:
+        return self.state in (st.FIN_WAIT_1, st.FIN_WAIT_2, st.CLOSING, st.LAST_ACK, st.TIME_WAIT)
+
+    def _allowance(self) -> int:
+        """Bytes that congestion control lets be in flight."""
+        cc = self.cc
+        assert cc is not None
+        loss = self.loss
+        if loss is not None:
+            if loss.phase == RECOVERY and not cc.own_recovery:
+                return loss.window
+            if not self.use_sack and loss.dup_acks:
+                # RFC 3042 and 5681 3.2: each of the first two duplicates lets one new segment go, and
+                # each says that one has left the network.
+                return cc.cwnd + min(loss.dup_acks, 2) * self.mss
+        return cc.cwnd
+
+    def _send_new(self, end: int, now: Micros) -> None:
+        """New data, up to `end` (one more than the data's end if a FIN follows)."""
+        cc = self.cc
+        assert cc is not None
+        tx = self.tx
+        mss = self.mss
+        nxt = self.snd_nxt
+        data_end = nxt if tx is None else tx.end
+        window_end = self.snd_una + self.snd_wnd
+        allowance = self._allowance()
+        largest = LARGEST // mss * mss if mss < LARGEST else LARGEST
+        if not self.board and self.srtt and tx is not None:
+            cc.on_idle(now - self.delivered_at, self.rto)
+            allowance = self._allowance()
+        rate = cc.pacing_rate(self.srtt)
+        if rate:
+            largest = max(min(largest, rate // 1000 // mss * mss), 2 * mss)
+        self.cwnd_limited = False
+        while nxt < end:
+            if rate and self.pace_at != NEVER and self.pace_at > now:
+                break
+            room = window_end - nxt
+            if allowance - self.pipe < room:
+                room = allowance - self.pipe
+                limited = True
+            else:
+                limited = False
+            available = data_end - nxt
+            size = min(available, room, largest)
+            fin = nxt + available < end  # a FIN follows the data
+            if size <= 0:
+                if available or window_end <= nxt:
+                    self.cwnd_limited = limited and room <= 0
+                    break
+            elif size < available:
+                if size > mss:
+                    size -= size % mss
+                elif size < mss:
+                    # A piece of a segment, because the window ends here. RFC 9293 3.8.6.2.1: only if nothing is
+                    # outstanding and it is a good part of what the peer ever offered; else wait for a window update.
+                    if limited:
+                        self.cwnd_limited = True
+                        break
+                    if self.board or size * 2 < self.max_window:
+                        break
+                if limited and size + mss > room:
+                    self.cwnd_limited = True
+            elif size < mss and not fin and not self.policy.nodelay and self.snd_una < self.small:
+                break  # Nagle (RFC 9293 MUST-17), as Minshall amended it: one small segment at a time
+            last = size == available
+            with_fin = fin and last
+            self._transmit(nxt, size, with_fin, last, now)
+            if size % mss and last:
+                self.small = nxt + size
+            nxt = self.snd_nxt
+            if rate:
+                start = self.pace_at if self.pace_at != NEVER else now
+                self.pace_at = Micros(max(start, now) + size * 1_000_000 // rate)
+        if rate:
+            if nxt >= end or self.pace_at <= now or self.cwnd_limited:
+                if self.pace_at <= now:
+                    self.pace_at = NEVER
+        if self.board:
+            self._set_timer(now, restart=False)
+        elif nxt < end and (self.rto_at == NEVER or self.rto_kind != PERSIST):
+            # Nothing outstanding and the window shut: nobody would ever tell us that it opens (RFC 9293 3.8.6.1).
+            self.rto_kind = PERSIST
+            self.rto_at = Micros(now + self.rto)
+
+    def _transmit(self, seq: int, size: int, fin: bool, last: bool, now: Micros) -> None:
+        """One segment or super-segment of new data, with FIN if `fin`."""
+        payload: Buffer = b""
+        if size:
+            assert self.tx is not None
+            payload = self.tx.slice(seq, seq + size)
+        stop = seq + size + fin
+        sent = Sent(seq, stop, now)
+        cc = self.cc
+        if cc is not None and cc.wants_samples:
+            if not self.board:
+                self.delivered_at = now
+            sent.delivered = self.delivered
+            sent.delivered_at = self.delivered_at
+            sent.limited = last
+        self.board.append(sent)
+        self.pipe += stop - seq
+        self.snd_nxt = stop
+        loss = self.loss
+        if loss is not None and loss.phase == RECOVERY:
+            loss.prr_out += stop - seq
+        flags = wire.ACK
+        if last:
+            flags |= wire.PSH
+        if fin:
+            flags |= wire.FIN
+            self._enter(st.LAST_ACK if self.state == st.CLOSE_WAIT else st.FIN_WAIT_1)
+        first_word = _PLAIN
+        if self.use_ecn and size:
+            first_word = _ECT0
+            if self.cwr_due:
+                self.cwr_due = False
+                flags |= wire.CWR
+        self._emit(flags, seq, payload, self.mss if size > self.mss else 0, now, first_word)
+
+    # Repair
+
+    def _repair(self, loss: Loss, now: Micros) -> None:
+        """Retransmits what is marked lost, in order, as far as congestion control allows."""
+        board = self.board
+        mss = self.mss
+        largest = LARGEST // mss * mss
+        index = 0
+        first = True
+        while index < len(board) and loss.lost:
+            sent = board[index]
+            index += 1
+            if sent.state != LOST:
+                continue
+            room = self._allowance() - self.pipe
+            if first and room < mss:
+                if self.pipe:
+                    break
+                room = mss
+            if room <= 0:
+                break
+            size = min(sent.end - sent.start, largest)
+            if size > room:
+                size = max(room // mss * mss, mss)
+            if size < sent.end - sent.start:
+                board.insert(index, sent.split(sent.start + size))
+            first = False
+            loss.lost -= sent.end - sent.start
+            if loss.undo_ts < 0 and self.use_ts and loss.undo_bytes == 0:
+                loss.undo_ts = self._tsval(now)
+            loss.undo_bytes += sent.end - sent.start
+            self._retransmit(sent, now)
+        if self.rto_at == NEVER or first is False:
+            self._set_timer(now, restart=False)
+
+    def _retransmit(self, sent: Sent, now: Micros) -> None:
+        """Sends `sent` again, as it is; it is in flight now."""
+        tx = self.tx
+        data_end = sent.start if tx is None else min(sent.end, tx.end)
+        size = data_end - sent.start
+        payload: Buffer = b"" if tx is None or not size else tx.slice(sent.start, data_end)
+        sent.at = now
+        sent.rexmit = True
+        sent.state = IN_FLIGHT
+        self.pipe += sent.end - sent.start
+        loss = self.loss
+        if loss is not None and loss.phase == RECOVERY:
+            loss.prr_out += sent.end - sent.start
+        flags = wire.ACK
+        if sent.end > data_end:
+            flags |= wire.FIN
+        if tx is not None and data_end == tx.end:
+            flags |= wire.PSH
+        segments = max(1, -(-size // self.mss))
+        self.retransmits += segments
+        self.ctx.counters.retransmitted_segments += segments
+        self._emit(flags, sent.start, payload, self.mss if size > self.mss else 0, now, _PLAIN)
+
+    def _send_probe(self, now: Micros) -> bool:
+        """A tail loss probe out of new data, one segment beyond the congestion window if need be."""
+        tx = self.tx
+        if tx is None or self.snd_nxt >= tx.end:
+            return False
+        size = min(self.mss, tx.end - self.snd_nxt, self.snd_una + self.snd_wnd - self.snd_nxt)
+        if size <= 0:
+            return False
+        self._transmit(self.snd_nxt, size, False, self.snd_nxt + size == tx.end, now)
+        return True
+
+    def _persist(self, now: Micros) -> None:
+        """RFC 9293 3.8.6.1: the window stays shut; one byte asks whether it has opened."""
+        self.rto_at = NEVER
+        tx = self.tx
+        if self.board or (tx is None and not self.fin_queued):
+            return
+        end = self.snd_nxt if tx is None else tx.end
+        if self.snd_nxt >= end + (self.fin_queued and not self._fin_sent()):
+            return
+        self.retries += 1
+        # MUST-35: go on as long as the peer answers; an orphan's patience is short, and so is that with silence.
+        silent = now - self.heard_at > 2 * self.policy.rto_max and self.retries > self.policy.retries
+        if silent or (self.orphan and self.retries > self.policy.orphan_retries):
+            self.finish(Reason.TIMED_OUT, now)
+            return
+        window = self.snd_una + self.snd_wnd - self.snd_nxt
+        if window > 0 and tx is not None and self.snd_nxt < end:
+            # The override timeout of 3.8.6.2.1: what the window takes goes out, however small.
+            size = min(window, end - self.snd_nxt, self.mss)
+            self._transmit(self.snd_nxt, size, False, self.snd_nxt + size == end, now)
+            self._set_timer(now, restart=True)
+            return
+        # As most stacks: an old sequence number, so that a peer with a shut window must answer (MUST-36 asks for
+        # a probe, not for data in it; the byte itself would have to be accounted for).
+        self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, _PLAIN)
+        self.rto_kind = PERSIST
+        self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
+
+    def _rate_sample(self, newest: Sent | None, rtt: int, now: Micros) -> RateSample | None:
+        if newest is None:
+            return None
+        sample = self.sample
+        if sample is None:
+            sample = self.sample = RateSample()
+        sample.prior_delivered = newest.delivered
+        sample.delivered = self.delivered - newest.delivered
+        ack_elapsed = now - newest.delivered_at
+        send_elapsed = newest.at - newest.delivered_at
+        sample.interval = max(ack_elapsed, send_elapsed)
+        if newest.rexmit:
+            sample.interval = 0
+        sample.rtt = rtt
+        sample.app_limited = newest.limited
+        return sample

@@ -1,0 +1,338 @@
+"""The transmission control block: what one TCP session knows, and its clock.
+
+Variables keep their RFC 9293 names. Sequence numbers are unwrapped (tcp/seq.py).
+State that an idle session does not need (scoreboard, buffers, loss recovery) is
+None until it is needed. Invariant: `deadline` is the earliest of the four times below.
+"""
+
+from typing import Final
+
+import attrs
+
+from umuxstack.core.address.lease import Lease
+from umuxstack.core.config import TcpPolicy
+from umuxstack.core.errors import BadArgument, Reason
+from umuxstack.core.events import EventKind
+from umuxstack.core.network.endpoint import Receiver
+from umuxstack.core.session.context import Context
+from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer
+from umuxstack.core.session.send_buffer import SendBuffer
+from umuxstack.core.session.session import Session
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.congestion.base import CongestionControl, RateSample
+from umuxstack.core.tcp.isn import initial_sequence_number
+from umuxstack.core.units import NEVER, TCP, Address, Micros
+
+# What the retransmission timer is running for
+RTO: Final = 0
+PROBE: Final = 1  # tail loss probe, RFC 8985 7
+REORDER: Final = 2  # RACK waits for stragglers, RFC 8985 6.2
+PERSIST: Final = 3  # zero-window probe, RFC 9293 3.8.6.1
+HANDSHAKE: Final = 4  # SYN or SYN-ACK
+
+# What a sent range has come to
+IN_FLIGHT: Final = 0
+SACKED: Final = 1
+LOST: Final = 2
+
+HEADERS: Final = 60  # IPv6 and TCP without options
+DEFAULT_MSS: Final = 1220  # RFC 9293 MUST-16: without the option, 1280 - 60
+LARGEST: Final = 65535 - 60  # most bytes behind the IPv6 header, less a TCP header with options
+
+
+class Sent:
+    """A range of sequence numbers as it was last transmitted: up to a whole super-segment."""
+
+    __slots__ = ("at", "delivered", "delivered_at", "end", "first_at", "limited", "rexmit", "start", "state")
+
+    def __init__(self, start: int, end: int, at: Micros) -> None:
+        self.start = start
+        self.end = end
+        self.at = at
+        self.state = IN_FLIGHT
+        self.rexmit = False
+        self.delivered = 0  # the session's total when this was sent (for rate samples)
+        self.delivered_at = at
+        self.first_at = at
+        self.limited = False
+
+    def split(self, at: int) -> "Sent":
+        """Cuts off and returns what lies from `at` on."""
+        rest = Sent(at, self.end, self.at)
+        rest.state, rest.rexmit = self.state, self.rexmit
+        rest.delivered, rest.delivered_at = self.delivered, self.delivered_at
+        rest.first_at, rest.limited = self.first_at, self.limited
+        self.end = at
+        return rest
+
+
+class Loss:
+    """What loss recovery needs, from the first sign of loss until all is repaired (RFC 6675, 6937, 8985)."""
+
+    __slots__ = (
+        "dup_acks",
+        "high_sacked",
+        "lost",
+        "phase",
+        "point",
+        "probe_end",
+        "probe_is_rexmit",
+        "prr_delivered",
+        "prr_flight",
+        "prr_out",
+        "rack_at",
+        "rack_end",
+        "rack_rtt",
+        "reo_mult",
+        "reo_until",
+        "reordering",
+        "sacked",
+        "undo_bytes",
+        "undo_ts",
+        "window",
+    )
+
+    def __init__(self) -> None:
+        self.phase = 0  # congestion.base.OPEN, RECOVERY, LOSS
+        self.point = 0  # recovery ends when this is acknowledged
+        self.lost = 0  # bytes marked lost and not retransmitted
+        self.sacked = 0  # bytes SACKed beyond snd_una
+        self.high_sacked = 0
+        self.dup_acks = 0
+        self.window = 0  # what PRR allows in flight
+        self.prr_delivered = 0
+        self.prr_out = 0
+        self.prr_flight = 0
+        self.rack_at = 0  # RACK.xmit_ts
+        self.rack_end = 0  # RACK.end_seq
+        self.rack_rtt = 0
+        self.reordering = False
+        self.reo_mult = 1
+        self.reo_until = 0
+        self.probe_end = 0  # TLP.end_seq
+        self.probe_is_rexmit = False
+        self.undo_ts = -1  # timestamp of the first retransmission: an older echo proves it needless
+        self.undo_bytes = 0  # retransmitted and not yet reported as duplicate
+
+
+class Tcb(Session):
+    """One session's variables. Behaviour is added file by file: emit, recovery, send, receive, session."""
+
+    __slots__ = (
+        "ack_at",
+        "ack_due",
+        "ack_now",
+        "assembler",
+        "aux_at",
+        "board",
+        "cc",
+        "ce_seen",
+        "challenge_at",
+        "cwnd_limited",
+        "cwr_due",
+        "delivered",
+        "delivered_at",
+        "drs_at",
+        "drs_bytes",
+        "dsack",
+        "ecn_point",
+        "fin_queued",
+        "heard_at",
+        "iss",
+        "last_ack_sent",
+        "loss",
+        "max_window",
+        "min_rtt",
+        "mss",
+        "orphan",
+        "owns_lease",
+        "pace_at",
+        "peer_fin",
+        "peer_mss",
+        "pipe",
+        "policy",
+        "rcv_adv",
+        "rcv_limit",
+        "rcv_nxt",
+        "rcv_wscale",
+        "retransmits",
+        "retries",
+        "rto",
+        "rto_at",
+        "rto_kind",
+        "rttvar",
+        "rx",
+        "sample",
+        "small",
+        "snd_nxt",
+        "snd_una",
+        "snd_wl1",
+        "snd_wl2",
+        "snd_wnd",
+        "snd_wscale",
+        "srtt",
+        "state",
+        "syn_flags",
+        "ts_offset",
+        "ts_recent",
+        "ts_recent_at",
+        "tx",
+        "use_ecn",
+        "use_sack",
+        "use_ts",
+        "want_write",
+    )
+
+    def __init__(
+        self, ctx: Context, pair: bytes, lease: Lease, local_port: int, remote_port: int, now: Micros, policy: TcpPolicy
+    ) -> None:
+        super().__init__(ctx, pair, lease, TCP, local_port, remote_port)
+        self.policy = policy
+        self.state = st.CLOSED
+        self.owns_lease = False
+        self.orphan = False  # the application has closed
+        self.syn_flags = 0
+
+        self.iss = initial_sequence_number(ctx.entropy, pair, local_port << 16 | remote_port, now)
+        self.snd_una = self.iss
+        self.snd_nxt = self.iss
+        self.snd_wnd = 0
+        self.snd_wl1 = 0
+        self.snd_wl2 = 0
+        self.max_window = 0
+        self.snd_wscale = 0
+        self.rcv_nxt = 0
+        self.rcv_adv = 0  # right edge of the window as advertised
+        self.rcv_limit = policy.receive_buffer
+        self.rcv_wscale = 0
+        self.peer_mss = DEFAULT_MSS
+        self.mss = DEFAULT_MSS  # payload bytes per segment, options deducted
+
+        self.use_ts = False
+        self.use_sack = False
+        self.use_ecn = False
+        self.ts_recent = 0
+        self.ts_recent_at: Micros = now
+        self.ts_offset = ctx.entropy.keyed_hash(pair, 4)
+        self.last_ack_sent = 0
+
+        self.tx: SendBuffer | None = None
+        self.fin_queued = False
+        self.small = 0  # end of the last segment sent below full size (Nagle after Minshall)
+        self.want_write = False
+        self.rx: ReceiveBuffer | None = None
+        self.assembler: Assembler | None = None
+        self.peer_fin = -1  # sequence number of the peer's FIN, once seen
+        self.dsack: tuple[int, int] | None = None
+        self.drs_at: Micros = now
+        self.drs_bytes = 0
+
+        self.board: list[Sent] = []
+        self.pipe = 0
+        self.loss: Loss | None = None
+        self.cc: CongestionControl | None = None
+        self.cwnd_limited = False
+        self.sample: RateSample | None = None
+        self.delivered = 0
+        self.delivered_at: Micros = now
+        self.ecn_point = 0
+        self.ce_seen = False  # we owe the peer an ECE
+        self.cwr_due = False
+        self.srtt = 0
+        self.rttvar = 0
+        self.min_rtt = 0
+        self.rto: Micros = policy.rto_initial
+        self.retries = 0
+        self.retransmits = 0
+        self.challenge_at: Micros = Micros(0)
+
+        self.ack_due = 0  # segments received and not acknowledged
+        self.ack_now = False
+        self.heard_at: Micros = now
+        self.rto_at: Micros = NEVER
+        self.rto_kind = RTO
+        self.ack_at: Micros = NEVER
+        self.aux_at: Micros = NEVER  # keep-alive, FIN-WAIT-2
+        self.pace_at: Micros = NEVER
+
+    # The clock
+
+    def _arm(self) -> None:
+        """The earliest of the four times becomes the deadline."""
+        at = self.rto_at
+        if self.ack_at < at:
+            at = self.ack_at
+        if self.aux_at < at:
+            at = self.aux_at
+        if self.pace_at < at:
+            at = self.pace_at
+        self.deadline = at
+        if at < self.armed:
+            self.ctx.timers.arm(self, at)
+
+    # The state
+
+    @property
+    def state_name(self) -> str:
+        return st.NAMES[self.state]
+
+    @property
+    def established(self) -> bool:
+        return self.state >= st.ESTABLISHED
+
+    def _enter(self, state: int) -> None:
+        """The only place where the state changes."""
+        self.state = state
+
+    def configure(self, **changes: object) -> None:
+        """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
+        try:
+            self.policy = attrs.evolve(self.policy, **changes)
+        except TypeError as error:
+            raise BadArgument(f"no such TCP option: {error}") from None
+
+    def _set_mss(self, now: Micros) -> None:
+        """The payload of a full segment: what the peer takes and the path carries, less our options (RFC 6691)."""
+        path = self.ctx.pmtu.get(self.pair[:16], now) - HEADERS
+        self.mss = min(self.peer_mss, path) - (12 if self.use_ts else 0)
+        if self.cc is not None:
+            self.cc.on_mss(self.mss)
+
+    def finish(self, reason: Reason, now: Micros, successor: Receiver | None = None) -> None:
+        """The session is gone. `successor` answers for it in the pair table for a while (TIME-WAIT, RETIRING)."""
+        if self.end_reason != Reason.NONE:
+            return
+        ctx = self.ctx
+        self.end_reason = reason
+        if self.state != st.TIME_WAIT:
+            self._enter(st.CLOSED)
+        self.rto_at = self.ack_at = self.aux_at = self.pace_at = self.deadline = NEVER
+        self.unregister(successor)
+        self._drop_send_side()
+        if self.orphan:
+            self._drop_receive_side()
+        if self.owns_lease:
+            if successor is None:
+                ctx.end_lease(self.lease, now, reason)
+            else:
+                ctx.retire(self.lease, now)
+        ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(self.pair[:16]), reason)
+        if self.door is not None:
+            self.door.on_ended(self, now)
+        ctx.wake(self)
+
+    def _drop_send_side(self) -> None:
+        if self.tx is not None:
+            self.ctx.memory -= self.tx.end - self.tx.start
+            self.tx = None
+        self.board = []
+        self.pipe = 0
+        self.loss = None
+
+    def _drop_receive_side(self) -> None:
+        if self.rx is not None:
+            self.ctx.memory -= self.rx.size
+            self.rx = None
+        if self.assembler is not None:
+            self.ctx.memory -= self.assembler.size
+            self.assembler = None

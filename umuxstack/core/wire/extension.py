@@ -1,0 +1,81 @@
+"""Extension headers (RFC 8200 4): one walk over the chain, on the cold path.
+
+Invariant: no bytes make `walk` raise, and the walk is bounded by the packet.
+"""
+
+from typing import Final
+
+HOP_BY_HOP: Final = 0
+ROUTING: Final = 43
+FRAGMENT: Final = 44
+ESP: Final = 50
+AUTHENTICATION: Final = 51
+NO_NEXT_HEADER: Final = 59
+DESTINATION_OPTIONS: Final = 60
+
+_KNOWN: Final = frozenset((HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS))
+
+OK: Final = 0
+TRUNCATED: Final = 1
+BAD_HEADER: Final = 2  # parameter problem, code 0
+BAD_NEXT_HEADER: Final = 3  # parameter problem, code 1
+BAD_OPTION: Final = 4  # parameter problem, code 2
+IGNORED: Final = 5  # an option asks to discard silently
+
+
+def walk(buf: bytes, base: int, end: int) -> tuple[int, int, int, int]:
+    """From the fixed header at `base` to the upper layer: (status, protocol, offset, where).
+
+    `offset` is where the upper-layer header begins; for a fragment, where the fragment header does,
+    with protocol FRAGMENT. `where` is the offset of the offending field, or of the last next-header field.
+    """
+    where = base + 6
+    protocol = buf[where]
+    at = base + 40
+    first = True
+    while protocol in _KNOWN:
+        if at + 8 > end:
+            return TRUNCATED, protocol, at, at
+        if protocol == HOP_BY_HOP and not first:
+            # RFC 8200 4.1: hop-by-hop options "is restricted to appear immediately after an IPv6 header only"
+            return BAD_NEXT_HEADER, protocol, at, where
+        first = False
+        if protocol == FRAGMENT:
+            return OK, FRAGMENT, at, where
+        following = at + (buf[at + 1] + 1) * 8
+        if following > end:
+            return TRUNCATED, protocol, at, at
+        if protocol == ROUTING:
+            # RFC 8200 4.4: an unrecognized type with Segments Left of zero is ignored; otherwise discard.
+            # Type 0 is treated as unrecognized (RFC 5095 3).
+            if buf[at + 3]:
+                return BAD_HEADER, protocol, at, at + 2
+        else:
+            status, option = _options(buf, at + 2, following)
+            if status:
+                return status, protocol, at, option
+        where = at
+        protocol = buf[at]
+        at = following
+    return OK, protocol, at, where
+
+
+def _options(buf: bytes, at: int, end: int) -> tuple[int, int]:
+    """RFC 8200 4.2: the two high bits of an unknown option say what to do with the packet."""
+    while at < end:
+        kind = buf[at]
+        if kind == 0:  # Pad1
+            at += 1
+            continue
+        if at + 1 >= end or at + 2 + buf[at + 1] > end:
+            return BAD_HEADER, at
+        if kind not in (1, 5, 0xC2):  # PadN, router alert, jumbo payload
+            action = kind >> 6
+            if action == 1:
+                return IGNORED, at
+            if action:
+                return BAD_OPTION, at
+        elif kind == 0xC2:
+            return BAD_OPTION, at  # no jumbograms here
+        at += 2 + buf[at + 1]
+    return OK, at

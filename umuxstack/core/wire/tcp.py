@@ -1,0 +1,36 @@
+"""The TCP header (RFC 9293 3.1) on IPv6: flags, parsing, and building both headers at once.
+
+Sequence numbers here are wire values, 32 bits.
+"""
+
+from struct import Struct
+from typing import Final
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+PSH: Final = 0x08
+ACK: Final = 0x10
+URG: Final = 0x20
+ECE: Final = 0x40
+CWR: Final = 0x80
+
+HEADER: Final = 20
+CHECKSUM: Final = 16  # offset of the checksum field in the TCP header
+
+# source port, destination port, sequence, acknowledgement, offset/reserved + flags, window, checksum, urgent
+FIELDS: Final = Struct(">HHIIHHHH")
+
+# IPv6 + TCP in one go; with the timestamp option as every segment of a session carries it (RFC 7323 appendix A)
+_BOTH: Final = Struct(">IHBB16s16sHHIIHHHH")
+_BOTH_TS: Final = Struct(">IHBB16s16sHHIIHHHHIII")
+TIMESTAMP_HEAD: Final = 0x0101080A  # NOP NOP kind 8 length 10
+
+build = _BOTH.pack
+build_with_timestamp = _BOTH_TS.pack
+
+
+def flag_names(flags: int) -> str:
+    """For people: "SYN|ACK"."""
+    names = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+    return "|".join(name for bit, name in enumerate(names) if flags & 1 << bit) or "none"

@@ -1,0 +1,91 @@
+"""TCP options (RFC 9293 3.1, 2018, 7323): parsing on the cold path, building.
+
+A session's ordinary segment carries a timestamp alone in a fixed shape, which
+the fast path recognises by one comparison; everything else comes here.
+Invariant: no bytes make `parse` raise. A malformed length ends the list, as RFC 9293 MUST-7 asks for care.
+"""
+
+from struct import Struct
+from typing import Final
+
+END: Final = 0
+NOP: Final = 1
+MSS: Final = 2
+WINDOW_SCALE: Final = 3
+SACK_PERMITTED: Final = 4
+SACK: Final = 5
+TIMESTAMP: Final = 8
+
+_TWO: Final = Struct(">II")
+
+
+class Options:
+    """What a segment's options say. `mss` 0, `window_scale` -1, `sack` empty, `timestamp` False: not there."""
+
+    __slots__ = ("mss", "sack", "sack_permitted", "timestamp", "tsecr", "tsval", "window_scale")
+
+    def __init__(self) -> None:
+        self.mss = 0
+        self.window_scale = -1
+        self.sack_permitted = False
+        self.sack: list[tuple[int, int]] = []
+        self.timestamp = False
+        self.tsval = 0
+        self.tsecr = 0
+
+
+def parse(buf: bytes, start: int, end: int) -> Options:
+    """Options in `buf[start:end]`. Unknown kinds are skipped (MUST-6), wrong lengths of known kinds ignored."""
+    options = Options()
+    at = start
+    while at < end:
+        kind = buf[at]
+        if kind == END:
+            break
+        if kind == NOP:
+            at += 1
+            continue
+        if at + 1 >= end:
+            break
+        length = buf[at + 1]
+        if length < 2 or at + length > end:
+            break
+        if kind == MSS and length == 4:
+            options.mss = buf[at + 2] << 8 | buf[at + 3]
+        elif kind == WINDOW_SCALE and length == 3:
+            # RFC 7323 2.3: "If a Window Scale option is received with a shift.cnt value larger than 14,
+            # the TCP SHOULD log the error but MUST use 14 instead of the specified value."
+            options.window_scale = min(buf[at + 2], 14)
+        elif kind == SACK_PERMITTED and length == 2:
+            options.sack_permitted = True
+        elif kind == TIMESTAMP and length == 10:
+            options.timestamp = True
+            options.tsval, options.tsecr = _TWO.unpack_from(buf, at + 2)
+        elif kind == SACK and length >= 10 and (length - 2) % 8 == 0:
+            options.sack = [_TWO.unpack_from(buf, block) for block in range(at + 2, at + length, 8)]
+        at += length
+    return options
+
+
+def timestamp(tsval: int, tsecr: int) -> bytes:
+    """Twelve bytes, aligned as RFC 7323 appendix A recommends."""
+    return b"\x01\x01\x08\x0a" + _TWO.pack(tsval, tsecr)
+
+
+def sack(blocks: list[tuple[int, int]]) -> bytes:
+    """SACK blocks (wire values) with two NOPs ahead: a multiple of four bytes."""
+    return bytes((NOP, NOP, SACK, 2 + 8 * len(blocks))) + b"".join(_TWO.pack(*block) for block in blocks)
+
+
+def syn(mss: int, *, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None) -> bytes:
+    """A SYN's options; `window_scale` -1 leaves that one out. Ordered as Linux orders them."""
+    parts = [bytes((MSS, 4)) + mss.to_bytes(2, "big")]
+    if sack_permitted and timestamps:
+        parts.append(bytes((SACK_PERMITTED, 2, TIMESTAMP, 10)) + _TWO.pack(*timestamps))
+    elif timestamps:
+        parts.append(timestamp(*timestamps))
+    elif sack_permitted:
+        parts.append(bytes((NOP, NOP, SACK_PERMITTED, 2)))
+    if window_scale >= 0:
+        parts.append(bytes((NOP, WINDOW_SCALE, 3, window_scale)))
+    return b"".join(parts)
