@@ -102,5 +102,3 @@ class StackConfig:
             raise BadArgument(f"scheme is {self.scheme!r}; it is 'sealed' or 'random'")
         if self.pool.low > self.pool.high:
             raise BadArgument("pool: low watermark above the high one")
-
-

@@ -6,6 +6,8 @@ passes 32 bytes from the operating system. Keyed BLAKE2b in counter mode.
 
 from hashlib import blake2b
 
+Data = bytes  # inside the class, `bytes` names the method
+
 
 class Entropy:
     """A deterministic stream of random bytes, and keyed hashes under a key of its own."""
@@ -35,6 +37,6 @@ class Entropy:
             if value < limit:
                 return value
 
-    def keyed_hash(self, data: bytes, size: int = 8) -> int:
+    def keyed_hash(self, data: Data, size: int = 8) -> int:
         """A pseudo-random function of `data`, `size` bytes wide; the same for the life of the stack."""
         return int.from_bytes(blake2b(data, digest_size=size, key=self._hash_key).digest(), "big")

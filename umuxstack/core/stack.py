@@ -270,7 +270,9 @@ class Stack(Opener):
             socket.port = socket.binding.port
         elif address is not None:
             lease = self._open_service(address, name, now)
-            socket.binding = ctx.demux.locals[address] = ServiceBinding(ctx, socket, lease, port or self.config.fixed_port)
+            socket.binding = ctx.demux.locals[address] = ServiceBinding(
+                ctx, socket, lease, port or self.config.fixed_port
+            )
         self._listeners[number] = socket
         return socket
 
@@ -371,7 +373,9 @@ class Stack(Opener):
             "pairs": len(ctx.demux.pairs),
             "locals": len(ctx.demux.locals) - len(self._shared),
             "leases": len(ctx.leases) - len(self._shared),
-            "ports": sum(len(m.sessions) + len(m.echoes) + len(m.listeners) + len(m.bindings) for m in self._shared.values()),
+            "ports": sum(
+                len(m.sessions) + len(m.echoes) + len(m.listeners) + len(m.bindings) for m in self._shared.values()
+            ),
             "timers": len(ctx.timers),
             "records": sum(len(queue) for queue in ctx.quiet.values()),
             "listeners": len(self.listeners()),

@@ -58,9 +58,7 @@ class EchoSession(Session):
         self._pending[self.sequence] = now
         ctx = self.ctx
         value = self.identifier << 16 | self.sequence
-        packet = icmpv6.build(
-            self.pair[16:], self.pair[:16], icmpv6.ECHO_REQUEST, 0, value, data, ctx.config.hop_limit
-        )
+        packet = icmpv6.build(self.pair[16:], self.pair[:16], icmpv6.ECHO_REQUEST, 0, value, data, ctx.config.hop_limit)
         ctx.send_packet(packet, self.pair[:16], now)
         return self.sequence
 

@@ -119,9 +119,7 @@ class Answers(Telescope):
         if protocol == TCP:
             refuse_segment(ctx, buf, base, offset, end, csum_ok)
         elif protocol == UDP or (protocol == ICMPV6 and buf[offset : offset + 1] == b"\x80"):
-            send_error(
-                ctx, self.limit, buf, base, end, icmpv6.UNREACHABLE, icmpv6.ADDRESS_UNREACHABLE, 0, now
-            )
+            send_error(ctx, self.limit, buf, base, end, icmpv6.UNREACHABLE, icmpv6.ADDRESS_UNREACHABLE, 0, now)
 
     def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
         code = {extension.BAD_NEXT_HEADER: 1, extension.BAD_OPTION: 2}.get(status, 0)

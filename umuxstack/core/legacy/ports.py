@@ -22,7 +22,6 @@ from umuxstack.core.wire import icmpv6
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok
 
-
 # RFC 6056 3.2: 1024 … 65535, as many as possible
 FIRST_PORT: Final = 1024
 PORTS: Final = 65536 - FIRST_PORT
@@ -223,7 +222,7 @@ class PortListener(Listener):
 
     def on_ended(self, session: Session, now: Micros) -> None:
         if session in self.half_open:
-            self.half_open.remove(session)  # type: ignore[arg-type]
+            self.half_open.remove(session)
 
     def _retire(self, now: Micros) -> None:
         if self.mux.listeners.get(self.port) is self:

@@ -30,7 +30,19 @@ def within(address: bytes, prefix: Prefix) -> bool:
 class ListenU(Door):
     """A child of a LISTEN_0, waiting on `lease.address`. `grain` is "session" or "client"."""
 
-    __slots__ = ("candidates", "ctx", "expires", "grain", "lease", "parent", "peer", "pin", "promised", "sessions", "state")
+    __slots__ = (
+        "candidates",
+        "ctx",
+        "expires",
+        "grain",
+        "lease",
+        "parent",
+        "peer",
+        "pin",
+        "promised",
+        "sessions",
+        "state",
+    )
 
     def __init__(
         self, ctx: Context, parent: Listener, lease: Lease, peer: Prefix | None, grain: str, pin: int, expires: Micros

@@ -83,9 +83,7 @@ Syn = tuple[tuple[int, int], tuple[int, int, int, tcp_options.Options]]
 """(our port, their port), (sequence, flags, window, options)."""
 
 
-def read_syn(
-    ctx: Context, buf: bytes, base: int, offset: int, end: int, protocol: int, csum_ok: bool
-) -> Syn | None:
+def read_syn(ctx: Context, buf: bytes, base: int, offset: int, end: int, protocol: int, csum_ok: bool) -> Syn | None:
     """A pure SYN. Anything else: None, and counted.
 
     UM-23: an ACK, FIN, RST, datagram or echo at a waiting address meets silence.

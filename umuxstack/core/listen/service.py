@@ -73,7 +73,7 @@ class ServiceListener(Listener):
 
     def on_ended(self, session: Session, now: Micros) -> None:
         if session in self.half_open:
-            self.half_open.remove(session)  # type: ignore[arg-type]
+            self.half_open.remove(session)
         self.sessions -= 1
         if self.closed and not self.sessions:
             self.ctx.end_lease(self.lease, now)

@@ -94,7 +94,9 @@ class Reassembly:
         if known == data:
             return None  # an exact duplicate, allowed by RFC 8200 4.5
         overlap = known is not None or any(s < stop and start < s + len(p) for s, p in partial.pieces.items())
-        beyond = 0 <= partial.last_end < stop or (not more and any(s + len(p) > stop for s, p in partial.pieces.items()))
+        beyond = 0 <= partial.last_end < stop or (
+            not more and any(s + len(p) > stop for s, p in partial.pieces.items())
+        )
         if overlap or beyond or (not more and partial.last_end not in (-1, stop)):
             # RFC 5722 4: "the entire datagram (and any constituent fragments) MUST be silently discarded",
             # including those not yet received: the empty record stays until its time is over.

@@ -14,9 +14,23 @@ from umuxstack.core.wire.checksum import pseudo_sum
 class Session(Sender):
     """A (local, remote) address pair that is alive. `pair` is remote + local (UM-1)."""
 
-    __slots__ = ("ctx", "door", "end_reason", "lease", "local_port", "out", "pair", "port", "psum", "remote_port", "stage")
+    __slots__ = (
+        "ctx",
+        "door",
+        "end_reason",
+        "lease",
+        "local_port",
+        "out",
+        "pair",
+        "port",
+        "psum",
+        "remote_port",
+        "stage",
+    )
 
-    def __init__(self, ctx: Context, pair: bytes, lease: Lease, protocol: int, local_port: int, remote_port: int) -> None:
+    def __init__(
+        self, ctx: Context, pair: bytes, lease: Lease, protocol: int, local_port: int, remote_port: int
+    ) -> None:
         super().__init__()
         self.ctx = ctx
         self.pair = pair
@@ -95,5 +109,3 @@ class Door(Endpoint):
     def on_second_syn(self, session: Session, buf: bytes, base: int, offset: int, end: int, now: Micros) -> bool:
         """A pure SYN for the pair of `session`, with other ports (UM-33). True if the door has dealt with it."""
         return False
-
-

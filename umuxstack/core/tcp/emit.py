@@ -132,4 +132,4 @@ class Emitter(Tcb):
             self.rcv_adv = edge
         scale = self.rcv_wscale
         window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
-        return window if window < 65535 else 65535
+        return min(65535, window)

@@ -118,9 +118,7 @@ class Quiet(Expiring):
             return
         drops[Drop.AFTER_CLOSE] += 1
 
-    def _is_newer(
-        self, options: tcp_options.Options, seq: int, rcv_nxt: int, timestamps: bool, ts_recent: int
-    ) -> bool:
+    def _is_newer(self, options: tcp_options.Options, seq: int, rcv_nxt: int, timestamps: bool, ts_recent: int) -> bool:
         """RFC 6191 2: a SYN that cannot be an old duplicate."""
         if timestamps and options.timestamp:
             newer = (options.tsval - ts_recent) & MASK
@@ -160,4 +158,3 @@ def remember(ctx: Context, record: Quiet, duration: Micros) -> None:
     if queue is None:
         queue = ctx.quiet[duration] = deque()
     queue.append(record)
-

@@ -50,7 +50,7 @@ class Recovery(Emitter):
                     done += 1
                     length = sent.end - sent.start
                     if sent.state == SACKED:
-                        loss.sacked -= length  # type: ignore[union-attr] - SACKED ranges have a Loss
+                        loss.sacked -= length  # type: ignore[union-attr]  # SACKED ranges have a Loss
                         continue
                     if loss is not None and not sent.rexmit and sent.end <= loss.high_sacked:
                         loss.reordering = True  # RFC 8985 6.2 step 3: delivered behind what was sent later
@@ -67,7 +67,7 @@ class Recovery(Emitter):
                 if sent.state == IN_FLIGHT:
                     self.pipe -= length
                 else:
-                    loss.lost -= length  # type: ignore[union-attr] - LOST ranges have a Loss
+                    loss.lost -= length  # type: ignore[union-attr]  # so have LOST ones
                 newest = self._later(newest, sent)
                 if not sent.rexmit:
                     rtt = now - sent.at
@@ -77,7 +77,7 @@ class Recovery(Emitter):
                 del board[:done]
             tx = self.tx
             if tx is not None:
-                upto = ack if ack < tx.end else tx.end
+                upto = min(tx.end, ack)
                 self.ctx.memory -= upto - tx.start
                 tx.release(upto)
                 if self.want_write and self._room() * 3 >= self.policy.send_buffer:

@@ -171,10 +171,8 @@ class SendHalf(Recovery):
             if rate:
                 start = self.pace_at if self.pace_at != NEVER else now
                 self.pace_at = Micros(max(start, now) + size * 1_000_000 // rate)
-        if rate:
-            if nxt >= end or self.pace_at <= now or self.cwnd_limited:
-                if self.pace_at <= now:
-                    self.pace_at = NEVER
+        if self.pace_at <= now:
+            self.pace_at = NEVER
         if self.board:
             self._set_timer(now, restart=False)
         elif nxt < end and (self.rto_at == NEVER or self.rto_kind != PERSIST):

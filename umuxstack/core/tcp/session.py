@@ -63,7 +63,8 @@ class TcpSession(ReceiveHalf):
         policy: TcpPolicy,
         now: Micros,
     ) -> "TcpSession":
-        """RFC 9293 3.10.7.2, third: a SYN came to a door. `ports`: ours, theirs; `syn`: sequence, flags, window, options."""
+        """RFC 9293 3.10.7.2, third: a SYN came to a door. `ports`: ours, theirs; `syn`: sequence, flags, window,
+        options."""
         self = cls(ctx, pair, lease, ports[0], ports[1], now, policy)
         seq, flags, window, options = syn
         self._choose_scale()
@@ -598,7 +599,7 @@ class TcpSession(ReceiveHalf):
                 self._persist(now)
             else:
                 self._timer_fired(now)
-        if self.end_reason != Reason.NONE:
+        if self._is_over():
             return
         if self.pace_at <= now:
             self.pace_at = NEVER
@@ -606,8 +607,11 @@ class TcpSession(ReceiveHalf):
         if self.aux_at <= now:
             self.aux_at = NEVER
             self._aux(now)
-        if self.end_reason == Reason.NONE:
+        if not self._is_over():
             self._arm()
+
+    def _is_over(self) -> bool:
+        return self.end_reason != Reason.NONE
 
     def _handshake_timeout(self, now: Micros) -> None:
         self.retries += 1
@@ -739,4 +743,3 @@ class TcpSession(ReceiveHalf):
             snd_wscale=self.snd_wscale,
             rcv_wscale=self.rcv_wscale,
         )
-

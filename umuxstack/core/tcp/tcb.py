@@ -287,7 +287,7 @@ class Tcb(Session):
     def configure(self, **changes: object) -> None:
         """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
         try:
-            self.policy = attrs.evolve(self.policy, **changes)
+            self.policy = attrs.evolve(self.policy, **changes)  # type: ignore[arg-type]
         except TypeError as error:
             raise BadArgument(f"no such TCP option: {error}") from None
 

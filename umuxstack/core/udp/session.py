@@ -171,7 +171,9 @@ class UdpSocket(Endpoint):
         "sessions",
     )
 
-    def __init__(self, ctx: Context, number: int, name: str, opener: "Opener", address: Address | None, port: int) -> None:
+    def __init__(
+        self, ctx: Context, number: int, name: str, opener: "Opener", address: Address | None, port: int
+    ) -> None:
         super().__init__()
         self.ctx = ctx
         self.id = number
