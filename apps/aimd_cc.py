@@ -19,4 +19,4 @@ class Aimd(CongestionControl):
         self.add_per_window(acked, int(self.a * self.mss))
 
     def decrease(self, in_flight: int, now: Micros) -> int:
-        return int(min(in_flight, self.cwnd) * self.b)
+        return round(min(in_flight, self.cwnd) * self.b)

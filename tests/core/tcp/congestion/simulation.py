@@ -47,6 +47,7 @@ class Flow:
         self.sample = RateSample()
         self.history: list[tuple[int, int]] = []  # (time, delivered)
         self.cwnds: list[tuple[int, int]] = []  # (time, cwnd)
+        self.modes: list[object] = []  # the state's "mode", each once until it changes
         self.losses = 0
 
     def goodput(self, begin: int, end: int) -> float:
@@ -83,6 +84,9 @@ class Flow:
         if self.phase == OPEN or cc.own_recovery or cc.phase != RECOVERY:
             cc.on_ack(MSS, rtt, len(queue) * MSS, Micros(now), self.limited, sample if cc.wants_samples else None)
         self.cwnds.append((now, cc.cwnd))
+        mode = getattr(cc, "mode", None)
+        if not self.modes or self.modes[-1] != mode:
+            self.modes.append(mode)
 
     def _rate(self, packet: Packet, rtt: int, now: int) -> RateSample:
         sample = self.sample
@@ -104,7 +108,8 @@ class Bottleneck:
         self.buffer = buffer
         self.flows = flows
         self.free_at = 0
-        self.largest_queue = 0
+        self.outage = (0, 0)  # everything sent between these times is lost
+        self.lose_every = 0  # of each flow's packets, one in so many is lost; 0: none
         self.queue_samples: list[tuple[int, int]] = []
         self._events: list[tuple[int, int, Flow, Packet | None]] = []
         self._order = 0
@@ -159,9 +164,9 @@ class Bottleneck:
     def _forward(self, flow: Flow, packet: Packet, now: int) -> None:
         waiting = max(0, self.free_at - now) * self.rate // SECOND
         self.queue_samples.append((now, waiting))
-        if waiting + MSS > self.buffer:
+        unlucky = self.lose_every and packet.number % self.lose_every == self.lose_every // 2
+        if waiting + MSS > self.buffer or unlucky or self.outage[0] <= now < self.outage[1]:
             return
-        self.largest_queue = max(self.largest_queue, waiting + MSS)
         self.free_at = max(self.free_at, now) + MSS * SECOND // self.rate
         self._at(self.free_at + self.delay, flow, packet)
 

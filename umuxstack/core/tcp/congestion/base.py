@@ -70,7 +70,7 @@ class CongestionControl:
 
     def decrease(self, in_flight: int, now: Micros) -> int:
         """The threshold after a loss or a congestion mark; `in_flight` is the FlightSize of RFC 5681."""
-        return int(min(in_flight, self.cwnd) * self.beta)
+        return round(min(in_flight, self.cwnd) * self.beta)
 
     # What TCP reports
 
@@ -104,7 +104,7 @@ class CongestionControl:
         if self.phase == OPEN:
             self._save()
         if self.phase == RECOVERY:  # this window of data has had its decrease
-            self.ssthresh = min(self.ssthresh, max(int(in_flight * self.beta), 2 * self.mss))
+            self.ssthresh = min(self.ssthresh, max(round(in_flight * self.beta), 2 * self.mss))
         elif self.cwnd > self.mss or self.phase == OPEN:
             # RFC 5681 3.1: if the segment was already resent by the timer, "the value of ssthresh is held
             # constant". A window still at one segment says that nothing arrived since the last timeout.

@@ -103,7 +103,7 @@ class Cubic(CongestionControl):
         cwnd = self.cwnd
         # RFC 9438 4.7: who has not come back to the last maximum leaves room for a newcomer
         if self.fast_convergence and cwnd < self.w_max:
-            self.w_max = int(cwnd * (1 + self.beta) / 2)
+            self.w_max = round(cwnd * (1 + self.beta) / 2)
         else:
             self.w_max = cwnd
         self.cwnd_before = cwnd
