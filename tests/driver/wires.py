@@ -1,0 +1,75 @@
+"""A link whose troubles a test decides: it can go down, refuse output, and lie about being readable."""
+
+from collections import deque
+from collections.abc import Sequence
+from errno import ENETDOWN
+
+import trio
+
+from umuxstack.core.config import LinkCaps
+from umuxstack.core.network import offload
+from umuxstack.core.session.context import Outgoing
+from umuxstack.driver.link import Packet
+
+
+class FakeLink:
+    """One end of a wire. What is written here is read at `other`, as plain packets."""
+
+    def __init__(self, caps: LinkCaps) -> None:
+        self.caps = caps
+        self.other: FakeLink | None = None
+        self.inbox: deque[Packet] = deque()
+        self.changed = trio.Event()
+        self.down = False
+        self.room = 1 << 30  # packets that it still takes
+        self.always_readable = False
+        self.closed = False
+        self.reads = 0
+        self.writes = 0
+
+    def change(self) -> None:
+        """Something a waiter may want to look at."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def read_batch(self, limit: int) -> list[Packet]:
+        self.reads += 1
+        self._check()
+        return [self.inbox.popleft() for _ in range(min(limit, len(self.inbox)))]
+
+    def write_batch(self, packets: Sequence[Outgoing]) -> int:
+        self.writes += 1
+        self._check()
+        taken = min(self.room, len(packets))
+        self.room -= taken
+        for outgoing in packets[:taken]:
+            if self.other is not None:
+                self.other.inbox.extend((plain, 0, 0, False) for plain in offload.finish(outgoing))
+                self.other.change()
+        return taken
+
+    def _check(self) -> None:
+        if self.down:
+            raise OSError(ENETDOWN, "the test took the link down")
+
+    async def wait_readable(self) -> None:
+        while not (self.inbox or self.always_readable or self.down or self.closed):
+            await self.changed.wait()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_writable(self) -> None:
+        while not (self.room or self.down or self.closed):
+            await self.changed.wait()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        self.closed = True
+        self.change()
+
+
+def fake_wire(caps: LinkCaps | None = None) -> tuple[FakeLink, FakeLink]:
+    """Two joined ends."""
+    caps = caps or LinkCaps(segmentation=False, checksum=False)
+    left, right = FakeLink(caps), FakeLink(caps)
+    left.other, right.other = right, left
+    return left, right

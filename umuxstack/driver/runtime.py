@@ -1,0 +1,316 @@
+"""Host: one running stack on one link, and its verbs for trio programs.
+
+    async with Host(link, config) as host:
+        stream = await host.connect("2001:db8::1", 80)
+
+Several hosts may live in one process; nothing is shared. The arguments of the
+verbs are text and seconds; inside they are packed addresses and microseconds.
+Wrong arguments raise `LocalError`s, what the network does raises `OSError`s.
+"""
+
+import gc
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address
+from math import isinf
+from types import TracebackType
+from typing import Final, Self, TypeVarTuple, Unpack
+
+import attrs
+import trio
+
+from umuxstack.core.address.scheme import Scheme
+from umuxstack.core.config import StackConfig
+from umuxstack.core.echo.session import EchoReply
+from umuxstack.core.entropy import Entropy
+from umuxstack.core.errors import NotListening
+from umuxstack.core.events import Event
+from umuxstack.core.listen.das import UdpDoor
+from umuxstack.core.listen.listen_0 import Listen0
+from umuxstack.core.listen.listen_u import ListenU
+from umuxstack.core.listen.listener import Listener
+from umuxstack.core.session.session import Session
+from umuxstack.core.stack import Stack
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.udp.session import UdpSocket
+from umuxstack.core.units import NEVER, Address, Micros, seconds
+from umuxstack.core.wire.address import in_prefix
+from umuxstack.driver.addresses import to_address, to_prefix
+from umuxstack.driver.clock import Clock
+from umuxstack.driver.datagrams import UmuxDatagramSocket
+from umuxstack.driver.echo import UmuxPing
+from umuxstack.driver.link import Link
+from umuxstack.driver.listeners import UmuxListener
+from umuxstack.driver.pump import LinkState, Pump
+from umuxstack.driver.streams import UmuxStream
+from umuxstack.driver.trio_sockets import UmuxHostnameResolver, UmuxSocketFactory
+
+Arguments = TypeVarTuple("Arguments")
+
+
+LINGER_PAUSE: Final = 0.01  # seconds between looks at what is still to be delivered
+
+
+def _is_finishing(session: Session) -> bool:
+    """Closed by the application, but the peer has not acknowledged everything yet."""
+    return isinstance(session, TcpSession) and session.orphan and not session.ended and session.state != st.FIN_WAIT_2
+
+
+class Host:
+    """One stack, its link and the task between them: `async with Host(…) as host`.
+
+    `seed` (32 bytes, from the operating system by default) is all the randomness of the stack. `scheme`: the one that
+    makes addresses, if not the one that `config` names. When the context ends without an exception, sessions that the
+    application has closed get `linger` seconds to deliver what was written; then everything that is left is aborted,
+    and the link is closed.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        config: StackConfig,
+        seed: bytes | None = None,
+        *,
+        scheme: Scheme | None = None,
+        linger: float = 1.0,
+    ) -> None:
+        self.config = attrs.evolve(config, link=link.caps)
+        self._link = link
+        self._seed = os.urandom(32) if seed is None else seed
+        self._scheme = scheme
+        self._linger = linger
+        self.before_choice: Callable[[Address], None] | None = None
+        """Called with an SSA that a user chose, before the stack sees it: a key file records it here (UM-13)."""
+        self._opened = False
+        self._failed = False
+
+    async def __aenter__(self) -> Self:
+        if self._opened:
+            raise RuntimeError("a Host runs once; make another")
+        self._opened = True
+        clock = Clock()
+        self.stack = Stack(self.config, Entropy(self._seed), clock.now(), scheme=self._scheme)
+        self.pump = Pump(self._link, self.stack, clock)
+        self.socket_factory = UmuxSocketFactory(self)
+        self.hostname_resolver = UmuxHostnameResolver()
+        self._nursery_manager = trio.open_nursery()
+        self._nursery = await self._nursery_manager.__aenter__()
+        self.start_soon(self.pump.run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            if error is None and not self._failed:
+                await self._deliver_rest()
+        finally:
+            self.pump.stop()
+            self._nursery.cancel_scope.cancel()
+            if not self._failed:
+                # The body's exception is not the nursery's: so it leaves as it is, not wrapped in a group.
+                self._nursery.cancel_scope.shield = True
+                await self._nursery_manager.__aexit__(None, None, None)
+        if self._failed:
+            return await self._nursery_manager.__aexit__(kind, error, traceback)
+        return None
+
+    async def _deliver_rest(self) -> None:
+        with trio.move_on_after(self._linger):
+            while any(_is_finishing(session) for session in self.stack.sessions()):
+                await trio.sleep(LINGER_PAUSE)
+
+    def start_soon(self, function: Callable[[Unpack[Arguments]], Awaitable[object]], *arguments: *Arguments) -> None:
+        """Runs a task beside the pump; it is cancelled when the host ends. If it fails, the host fails."""
+        self._nursery.start_soon(self._watch, function, arguments)
+
+    async def _watch(
+        self, function: Callable[[Unpack[Arguments]], Awaitable[object]], arguments: tuple[*Arguments]
+    ) -> None:
+        try:
+            await function(*arguments)
+        except Exception:
+            self._failed = True
+            raise
+
+    # the stack's time and output
+
+    def now(self) -> Micros:
+        """The stack's time: microseconds since the host started."""
+        return self.pump.now()
+
+    def kick(self) -> None:
+        """After calling verbs of `stack` directly, from the trio thread: sends, wakes and re-arms. Never waits."""
+        self.pump.kick()
+
+    @property
+    def link_state(self) -> LinkState:
+        return self.pump.link_state
+
+    def subscribe_events(self, limit: int = 1024) -> trio.MemoryReceiveChannel[Event]:
+        """What happens from now on. A reader more than `limit` events behind loses some; close the channel to end."""
+        return self.pump.subscribe(limit)
+
+    def owns(self, address: Address) -> bool:
+        """Whether `address` lies in our prefix or is one of our shared addresses."""
+        config = self.config
+        return in_prefix(address, config.prefix, config.prefix_length) or address in config.shared
+
+    # verbs
+
+    async def connect(
+        self,
+        peer: str | IPv6Address,
+        port: int | None = None,
+        *,
+        source: str | IPv6Address | None = None,
+        unified: bool | None = None,
+        label: str = "",
+    ) -> UmuxStream:
+        """A session with `peer`, from a fresh EA unless `source` is given (UM-15, UM-16).
+
+        `port`: what a legacy server listens on; by default the fixed port. `unified`: whether the peer needs no
+        port; by default as configured. Raises ConnectionRefusedError, TimeoutError and other OSErrors if the
+        handshake fails. Cancelled, it leaves nothing.
+        """
+        return await self.connect_packed(
+            to_address(peer),
+            self.config.fixed_port if port is None else port,
+            source=None if source is None else to_address(source),
+            unified=unified,
+            label=label,
+        )
+
+    async def connect_packed(
+        self, peer: Address, port: int, *, source: Address | None, unified: bool | None = None, label: str = ""
+    ) -> UmuxStream:
+        """`connect` with packed addresses."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        session = self.stack.connect(peer, port, self.now(), source=source, unified=unified, label=label)
+        stream = UmuxStream(session, self.pump)
+        self.kick()
+        try:
+            await stream.wait_connected()
+        except BaseException:
+            stream.abort()
+            raise
+        return stream
+
+    async def listen(
+        self, port: int = 0, *, address: str | IPv6Address | None = None, backlog: int = 128, name: str = ""
+    ) -> UmuxListener:
+        """A LISTEN_0 that accepts nothing until `das` (UM-20); with `address`, a service or a legacy listener."""
+        await trio.lowlevel.checkpoint()
+        concrete = None if address is None else to_address(address)
+        listener = self.stack.listen(self.now(), address=concrete, port=port, backlog=backlog, name=name)
+        self.kick()
+        return UmuxListener(listener, self.pump)
+
+    def das(
+        self,
+        listener: UmuxListener | UmuxDatagramSocket | Listener | str | int,
+        *,
+        ssa: str | IPv6Address | None = None,
+        peer: str | None = None,
+        lifetime: float | None = None,
+        label: str = "",
+        grain: str = "session",
+        pin: int = 128,
+    ) -> ListenU | UdpDoor:
+        """Delayed Address Setting (UM-21): opens one address for one session of `listener` (object, name or id).
+
+        `ssa`: an address of ours, or None to mint one. `peer`: the address or prefix that alone may come.
+        `lifetime`: seconds to wait for it; infinity is allowed, None is as configured. `grain`: "session" or
+        "client", which `pin`s the first peer by its address (128) or its /64 (64) (UM-26). The address is in the
+        result's `lease.address`.
+        """
+        door: object = listener
+        if isinstance(listener, UmuxListener):
+            door = listener.listener
+        elif isinstance(listener, UmuxDatagramSocket):
+            door = listener.socket
+        elif isinstance(listener, str | int):
+            door = self.stack.find_listener(listener)
+        if not isinstance(door, Listen0 | UdpSocket):
+            raise NotListening("DAS needs a listener in LISTEN_0, or a UDP socket: one that is bound to no address")
+        chosen = None if ssa is None else to_address(ssa)
+        if chosen is not None and self.before_choice is not None:
+            self.before_choice(chosen)
+        waiting = self.stack.das(
+            door,
+            self.now(),
+            ssa=chosen,
+            peer=None if peer is None else to_prefix(peer),
+            lifetime=None if lifetime is None else NEVER if isinf(lifetime) else seconds(lifetime),
+            label=label,
+            grain=grain,
+            pin=pin,
+        )
+        self.kick()
+        return waiting
+
+    def revoke(self, what: str) -> None:
+        """Ends a waiting SSA, given by its address or its name. Raises NoSuchObject."""
+        self.stack.revoke(to_address(what) if ":" in what else what, self.now())
+        self.kick()
+
+    async def datagram_socket(
+        self, *, address: str | IPv6Address | None = None, port: int = 0, name: str = ""
+    ) -> UmuxDatagramSocket:
+        """A UDP socket. Without `address` it waits like a LISTEN_0 (UM-28), and sends from EAs (UM-18)."""
+        await trio.lowlevel.checkpoint()
+        concrete = None if address is None else to_address(address)
+        socket = self.stack.udp(self.now(), address=concrete, port=port, name=name)
+        self.kick()
+        return UmuxDatagramSocket(socket, self.pump)
+
+    def open_ping(self, peer: str | IPv6Address, *, source: str | IPv6Address | None = None) -> UmuxPing:
+        """An echo session with `peer`: requests as one likes. Close it when done."""
+        concrete = None if source is None else to_address(source)
+        return UmuxPing(self.stack.ping(to_address(peer), self.now(), source=concrete), self.pump)
+
+    async def ping(
+        self,
+        peer: str | IPv6Address,
+        *,
+        count: int = 1,
+        interval: float = 1.0,
+        timeout: float = 2.0,
+        size: int = 56,
+        source: str | IPv6Address | None = None,
+    ) -> list[EchoReply | None]:
+        """`count` echo requests of `size` bytes, one after another; for each its reply, or None after `timeout`."""
+        replies: list[EchoReply | None] = []
+        async with self.open_ping(peer, source=source) as ping:
+            for number in range(count):
+                if number:
+                    await trio.sleep(interval)
+                replies.append(await ping.request(bytes(size), timeout=timeout))
+        return replies
+
+    @contextmanager
+    def as_trio_network(self) -> Iterator[None]:
+        """While this is open, trio's own sockets (`trio.open_tcp_stream`, `trio.serve_tcp`, …) live on this host.
+
+        For the whole `trio.run`: trio keeps one socket factory and one resolver per run.
+        """
+        factory = trio.socket.set_custom_socket_factory(self.socket_factory)
+        resolver = trio.socket.set_custom_hostname_resolver(self.hostname_resolver)
+        try:
+            yield
+        finally:
+            trio.socket.set_custom_socket_factory(factory)
+            trio.socket.set_custom_hostname_resolver(resolver)
+
+
+def settle_garbage_collector() -> None:
+    """For a process that is a stack and nothing else (the command line): call once, after start.
+
+    A full collection over a million sessions stops everything for 0.3 to 0.6 s. What exists now is never looked
+    at again, and full collections become rare. In a library this would be the program's business, not ours.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)

@@ -1,0 +1,156 @@
+"""Socket options: what `setsockopt` does here, and what `getsockopt` answers.
+
+Three kinds: those that change a TCP session's policy, those that ask the session,
+and those that change nothing here but are harmless (SO_REUSEADDR, say: an
+address is never used twice) and are remembered, so that they can be read back.
+Anything else is ENOPROTOOPT: no option is accepted that would be a lie.
+"""
+
+import errno
+import socket as stdlib
+import struct
+from typing import Any, Final
+
+from umuxstack.core.config import TcpPolicy
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.units import Micros
+from umuxstack.driver.errno_map import os_error
+from umuxstack.driver.tcp_info import tcp_info
+
+Option = tuple[int, int]
+
+_INT: Final = struct.Struct("=i")
+_LINGER: Final = struct.Struct("=ii")
+_TCP: Final = stdlib.IPPROTO_TCP
+_IPV6: Final = stdlib.IPPROTO_IPV6
+_SOCKET: Final = stdlib.SOL_SOCKET
+LINGER: Final[Option] = (_SOCKET, stdlib.SO_LINGER)
+CONGESTION: Final[Option] = (_TCP, stdlib.TCP_CONGESTION)
+
+# Option -> (field of TcpPolicy, microseconds per unit of the option; 0: a plain number; -1: a truth value)
+POLICY: Final[dict[Option, tuple[str, int]]] = {
+    (_TCP, stdlib.TCP_NODELAY): ("nodelay", -1),
+    (_SOCKET, stdlib.SO_KEEPALIVE): ("keepalive", -1),
+    (_TCP, stdlib.TCP_KEEPIDLE): ("keepalive_idle", 1_000_000),
+    (_TCP, stdlib.TCP_KEEPINTVL): ("keepalive_interval", 1_000_000),
+    (_TCP, stdlib.TCP_KEEPCNT): ("keepalive_count", 0),
+    (_TCP, stdlib.TCP_USER_TIMEOUT): ("user_timeout", 1_000),
+    (_SOCKET, stdlib.SO_SNDBUF): ("send_buffer", 0),
+    (_SOCKET, stdlib.SO_RCVBUF): ("receive_buffer", 0),
+}
+
+# Remembered, with what they are at first.
+HARMLESS: Final[dict[Option, int]] = {
+    (_SOCKET, stdlib.SO_REUSEADDR): 0,
+    (_SOCKET, stdlib.SO_REUSEPORT): 0,
+    (_SOCKET, stdlib.SO_BROADCAST): 0,
+    (_SOCKET, stdlib.SO_PRIORITY): 0,
+    (_TCP, stdlib.TCP_NOTSENT_LOWAT): 0,
+    (_TCP, stdlib.TCP_QUICKACK): 1,
+    (_TCP, stdlib.TCP_DEFER_ACCEPT): 0,
+    (_IPV6, stdlib.IPV6_V6ONLY): 1,
+    (_IPV6, stdlib.IPV6_RECVPKTINFO): 0,
+    (_IPV6, stdlib.IPV6_RECVHOPLIMIT): 0,
+}
+
+
+class SocketOptions:
+    """The options of one socket, before and after it has a session."""
+
+    __slots__ = ("_changes", "_kind", "_linger", "_policy", "_remembered", "_session", "_unchanging")
+
+    def __init__(self, kind: stdlib.SocketKind, policy: TcpPolicy, hop_limit: int) -> None:
+        """`policy` and `hop_limit` are the stack's, until something is set."""
+        self._kind = kind
+        self._policy = policy
+        self._changes: dict[str, Any] = {}
+        self._linger = (0, 0)
+        self._remembered: dict[Option, int] = {}
+        self._session: TcpSession | None = None
+        self._unchanging: dict[Option, int] = {
+            (_SOCKET, stdlib.SO_TYPE): int(kind),
+            (_SOCKET, stdlib.SO_DOMAIN): int(stdlib.AF_INET6),
+            (_SOCKET, stdlib.SO_PROTOCOL): int(_TCP if kind == stdlib.SOCK_STREAM else stdlib.IPPROTO_UDP),
+            (_IPV6, stdlib.IPV6_UNICAST_HOPS): hop_limit,
+        }
+
+    def attach(self, session: TcpSession) -> None:
+        """There is a session now; what was set before holds for it."""
+        self._session = session
+        if self._changes:
+            session.configure(**self._changes)
+
+    def inherit(self, listener: "SocketOptions") -> None:
+        """What was set on the listening socket holds for what it accepts. Before `attach`."""
+        self._changes.update(listener._changes)
+        self._remembered.update(listener._remembered)
+        self._linger = listener._linger
+
+    @property
+    def aborts_on_close(self) -> bool:
+        """SO_LINGER with 0 seconds: `close` resets."""
+        return self._linger[0] != 0 and self._linger[1] == 0
+
+    def wants(self, level: int, name: int) -> bool:
+        return bool(self._remembered.get((level, name)))
+
+    def get(self, level: int, name: int) -> int | bytes:
+        """Raises OSError ENOPROTOOPT."""
+        option = (level, name)
+        if option in self._unchanging:
+            return self._unchanging[option]
+        if option == LINGER:
+            return _LINGER.pack(*self._linger)
+        if option in POLICY:
+            field, unit = POLICY[option]
+            return int(self._value(field)) // max(unit, 1)
+        if option in HARMLESS:
+            return self._remembered.get(option, HARMLESS[option])
+        if option == CONGESTION:
+            return str(self._value("congestion")).encode().ljust(16, b"\0")
+        if self._session is not None and option == (_TCP, stdlib.TCP_MAXSEG):
+            return self._session.statistics().snd_mss
+        if self._session is not None and option == (_TCP, stdlib.TCP_INFO):
+            return tcp_info(self._session)
+        raise os_error(errno.ENOPROTOOPT)
+
+    def set(self, level: int, name: int, value: int | bytes) -> None:
+        """Raises OSError (ENOPROTOOPT, EINVAL) and BadArgument (a value out of range)."""
+        option = (level, name)
+        if option == LINGER:
+            if not isinstance(value, bytes) or len(value) < _LINGER.size:
+                raise os_error(errno.EINVAL, "SO_LINGER takes struct linger")
+            self._linger = _LINGER.unpack_from(value)
+            return
+        if option == CONGESTION:
+            if not isinstance(value, bytes):
+                raise os_error(errno.EINVAL, "TCP_CONGESTION takes a name")
+            self._change("congestion", value.rstrip(b"\0").decode("ascii", "replace"))
+            return
+        if isinstance(value, bytes):
+            if len(value) < _INT.size:
+                raise os_error(errno.EINVAL, "four bytes at least")
+            number: int = _INT.unpack_from(value)[0]
+        else:
+            number = value
+        if option in POLICY:
+            field, unit = POLICY[option]
+            if number < 0:
+                raise os_error(errno.EINVAL, "negative")
+            self._change(field, bool(number) if unit < 0 else Micros(number * unit) if unit else number)
+        elif option in HARMLESS:
+            self._remembered[option] = number
+        else:
+            raise os_error(errno.ENOPROTOOPT)
+
+    def _value(self, field: str) -> Any:
+        policy = self._policy if self._session is None else self._session.policy
+        return self._changes.get(field, getattr(policy, field))
+
+    def _change(self, field: str, value: Any) -> None:
+        if self._kind != stdlib.SOCK_STREAM:
+            if field not in ("send_buffer", "receive_buffer", "keepalive"):
+                raise os_error(errno.ENOPROTOOPT)
+        elif self._session is not None:
+            self._session.configure(**{field: value})
+        self._changes[field] = value

@@ -1,0 +1,185 @@
+"""The composition root: from a prefix in text to a running host on a TUN device.
+
+The only module that opens devices. Puts together link, configuration, key file
+and host, in that order, and takes them apart in the reverse one, whatever
+happens; nothing is left behind but the key file.
+"""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from tun import netns
+from tun.device import TunDevice
+from tun.errors import AlreadyExists
+from tun.netlink import Netlink
+from umuxstack.core.address.prefix import Prefix
+from umuxstack.core.address.scheme import Scheme
+from umuxstack.core.config import StackConfig
+from umuxstack.core.errors import BadArgument
+from umuxstack.core.units import Address
+from umuxstack.core.wire.address import to_text
+from umuxstack.driver.addresses import to_address, to_prefix
+from umuxstack.driver.fd_link import FdLink
+from umuxstack.driver.link import Link
+from umuxstack.driver.readiness import Seat
+from umuxstack.driver.runtime import Host
+from umuxstack.keyfile import KeyFile, Ledger
+
+logger = logging.getLogger("umuxstack")
+
+GRANT_RETRY: Final = 1.0  # seconds after the key file could not be written
+
+
+def make_config(
+    prefix: str, *, shared: Iterable[str] = (), unified_peers: Iterable[str] = (), **settings: Any
+) -> StackConfig:
+    """A `StackConfig` out of text: "2001:db8:1::/64", shared (legacy) addresses, prefixes of unified peers.
+
+    `settings` are other fields of StackConfig. Raises BadArgument and AddressMalformed.
+    """
+    network, length = to_prefix(prefix)
+    try:
+        return StackConfig(
+            prefix=network,
+            prefix_length=length,
+            shared=tuple(to_address(text) for text in shared),
+            unified_peers=tuple(to_prefix(text) for text in unified_peers),
+            **settings,
+        )
+    except TypeError as error:
+        raise BadArgument(f"no such setting: {error}") from None
+
+
+@attrs.frozen
+class _TunSettings:
+    """How the device is made; also when it has to be made again."""
+
+    name: str | None
+    namespace: netns.Namespace | None
+    mtu: int
+    offload: bool
+    routes: tuple[str, ...]
+    kernel_address: str | None
+
+    def open(self) -> TunDevice:
+        """Makes the device and brings it up, with its routes. Raises TunError; nothing is left then."""
+        if self.namespace is None:
+            device = TunDevice(self.name, mtu=self.mtu, offload=self.offload)
+        else:
+            device = self.namespace.run(TunDevice, self.name, mtu=self.mtu, offload=self.offload)
+        try:
+            with Netlink(self.namespace) as netlink:
+                netlink.quiet(device.name)
+                netlink.up(device.name)
+                for prefix in self.routes:
+                    _add_route(netlink, prefix, device.name)
+                if self.kernel_address is not None:
+                    netlink.add_address(device.name, self.kernel_address)
+        except BaseException:
+            device.close()
+            raise
+        return device
+
+
+def _add_route(netlink: Netlink, prefix: str, name: str) -> None:
+    try:
+        netlink.add_route(prefix, device=name)
+    except AlreadyExists:
+        if all((route.prefix, route.device) != (prefix, name) for route in netlink.routes()):
+            raise  # it leads elsewhere
+
+
+@asynccontextmanager
+async def open_host(
+    *,
+    prefix: str = "",
+    config: StackConfig | None = None,
+    link: Link | None = None,
+    tun_name: str | None = None,
+    namespace: str | None = None,
+    mtu: int = 1500,
+    offload: bool = True,
+    route: bool = True,
+    kernel_address: str | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    seed: bytes | None = None,
+    linger: float = 1.0,
+    **settings: Any,
+) -> AsyncIterator[Host]:
+    """A running host: `async with open_host(prefix="2001:db8:1::/64") as host`.
+
+    Either `prefix` and other arguments of `make_config`, or a finished `config`. The link is a new TUN device, brought
+    up, with a route of the prefix and the shared addresses to it (unless `route` is false), in the network
+    namespace of that name if one is given; or `link`, whatever it is.
+
+    `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
+    prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from.
+    `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).
+    `seed` and `linger` are `Host`'s.
+
+    Raises LocalError (arguments, key file) and OSError (device, with the way out in the message).
+    """
+    if config is None:
+        config = make_config(prefix, **settings)
+    elif prefix or settings:
+        raise BadArgument("either a finished config, or a prefix and settings")
+    if key_file is not None and config.scheme != "sealed":
+        raise BadArgument(f"a key file is for the scheme 'sealed', not {config.scheme!r}")
+    async with AsyncExitStack() as opened:
+        if link is None:
+            where = None if namespace is None else opened.enter_context(netns.open_named(namespace))
+            routes = _routes(config) if route else ()
+            tun = _TunSettings(tun_name, where, mtu, offload, routes, kernel_address)
+            device = tun.open()
+            link = FdLink(device, reopen=attrs.evolve(tun, name=device.name).open)
+            opened.callback(link.close)
+        ledger: Ledger | None = None
+        scheme: Scheme | None = None
+        if key_file is not None:
+            file = opened.enter_context(KeyFile.open(key_file))
+            ledger = file.ledger(Prefix(config.prefix, config.prefix_length))
+            scheme = ledger.scheme()
+        host = await opened.enter_async_context(Host(link, config, seed, scheme=scheme, linger=linger))
+        if ledger is not None:
+            _use_ledger(host, ledger)
+        yield host
+
+
+def _routes(config: StackConfig) -> tuple[str, ...]:
+    return (f"{to_text(config.prefix)}/{config.prefix_length}", *(f"{to_text(a)}/128" for a in config.shared))
+
+
+def _use_ledger(host: Host, ledger: Ledger) -> None:
+    """The key file runs ahead of the stack: what is not recorded there is not issued (UM-13)."""
+    pool = host.stack.pool
+    wanted = Seat()
+
+    def look() -> None:
+        if pool.scheme.wants_grant:
+            wanted.wake()
+
+    async def keep_granted() -> None:
+        while True:
+            while not pool.scheme.wants_grant:
+                await wanted.wait()
+            try:
+                ceiling = await trio.to_thread.run_sync(ledger.grant)
+            except OSError as error:
+                logger.warning("umuxstack: the key file cannot be written, addresses may run out: %s", error)
+                await trio.sleep(GRANT_RETRY)
+            else:
+                pool.grant(ceiling)
+                host.kick()
+
+    def admit(address: Address) -> None:
+        ledger.admit(pool, address)
+
+    host.pump.after_flush = look
+    host.before_choice = admit
+    host.start_soon(keep_granted)
