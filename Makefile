@@ -1,0 +1,56 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Needed: Python >= 3.11 with venv, make, git.
+# Each makes the virtual environment it needs in .venv, again when pyproject.toml changes.
+
+SHELL := /bin/sh
+PY := .venv/bin/python
+ARGS ?=
+
+ifdef CI
+export NO_COLOR := 1
+export PY_COLORS := 0
+unexport FORCE_COLOR CLICOLOR_FORCE MYPY_FORCE_COLOR
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check pytest coverage rules bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "ARGS=... is handed on to the program that a target runs; PYTHON=... chooses the interpreter for .venv."
+
+demo: .venv/run.stamp  ## the story in 15 seconds: real network namespaces as root, a memory link otherwise
+	@$(PY) -m umuxstack demo $(ARGS)
+
+test: check pytest  ## all checks and all tests that this machine allows; names what it left out
+
+check: .venv/dev.stamp  ## ruff, mypy --strict, import contracts
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+pytest: .venv/dev.stamp  ## the tests alone
+	$(PY) -m pytest $(ARGS)
+
+coverage: .venv/dev.stamp  ## the tests, with branch coverage of the core
+	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage report
+
+rules: .venv/dev.stamp  ## the table rule -> tests
+	@$(PY) -m umuxstack.testing.rules $(ARGS)
+
+bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root, about two minutes)
+	$(PY) -m benchmarks.run $(ARGS)
+
+clean:  ## removes .venv and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/run.stamp: pyproject.toml scripts/make-venv
+	@scripts/make-venv
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml scripts/make-venv
+	@echo "installing into .venv (about a minute the first time)"
+	@scripts/make-venv test check
+	@touch .venv/run.stamp $@
