@@ -214,7 +214,7 @@ class Recovery(Emitter):
     ) -> None:
         if duplicate:
             self.ctx.counters.duplicate_acks += 1
-        if ack > una and tsecr >= 0 and loss.undo_ts >= 0:
+        if ack > una and tsecr >= 0 and loss.undo_ts >= 0 and ack > loss.undo_seq:
             # RFC 3522 (Eifel): the first ACK for retransmitted data echoes a timestamp older than the
             # retransmission's: the original had arrived.
             if (tsecr - loss.undo_ts) & MASK > 0x80000000 and loss.phase != OPEN:

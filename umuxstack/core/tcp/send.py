@@ -245,6 +245,7 @@ class SendHalf(Recovery):
             loss.lost -= sent.end - sent.start
             if loss.undo_ts < 0 and self.use_ts and loss.undo_bytes == 0:
                 loss.undo_ts = self._tsval(now)
+                loss.undo_seq = sent.start
             loss.undo_bytes += sent.end - sent.start
             self._retransmit(sent, now)
         if self.rto_at == NEVER or first is False:

@@ -88,6 +88,7 @@ class Loss:
         "reordering",
         "sacked",
         "undo_bytes",
+        "undo_seq",
         "undo_ts",
         "window",
     )
@@ -111,6 +112,7 @@ class Loss:
         self.reo_until = 0
         self.probe_end = 0  # TLP.end_seq
         self.probe_is_rexmit = False
+        self.undo_seq = 0  # where the first retransmission of this recovery began
         self.undo_ts = -1  # timestamp of the first retransmission: an older echo proves it needless
         self.undo_bytes = 0  # retransmitted and not yet reported as duplicate
 

@@ -28,7 +28,7 @@ def parse(text: str) -> Address:
 
 
 def parse_prefix(text: str) -> tuple[Address, int]:
-    """ "2001:db8::/64" to its first address and its length. Raises AddressMalformed, also for bits beyond the length."""
+    """First address and length of "2001:db8::/64". Raises AddressMalformed, also for bits set beyond the length."""
     head, slash, tail = text.partition("/")
     if not slash:
         raise AddressMalformed(f"{text!r} has no length; a prefix looks like 2001:db8::/64")
