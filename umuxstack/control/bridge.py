@@ -32,8 +32,9 @@ class HangUps:
     def watch(self, descriptor: int) -> trio.Event:
         """The event is set once the other end is closed. Call `forget` before closing the descriptor."""
         event = trio.Event()
-        self._waiting[descriptor] = event
-        self._epoll.register(descriptor, 0)
+        if not self._epoll.closed:  # else we are being shut down, and the caller is about to be cancelled
+            self._waiting[descriptor] = event
+            self._epoll.register(descriptor, 0)
         return event
 
     def forget(self, descriptor: int) -> None:

@@ -121,6 +121,12 @@ class Client:
             raise ProtocolError(f"{type(request).__name__} was answered by more than one row")
         return rows[0], handed
 
+    def wait_closed(self) -> None:
+        """Until the server has closed the connection (after `Shutdown`: until the stack is gone)."""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while self._socket.recv(MAX_MESSAGE):
+                pass
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

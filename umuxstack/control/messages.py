@@ -164,35 +164,35 @@ class LeaseRow(Record):
 
 @attrs.frozen(slots=True)
 class SessionRow(Record):
-    """A session, with the figures of `ss -tine`. Times are microseconds, the rest bytes or segments."""
+    """A session, with the figures of `ss -tine` (zero where the protocol has none).
 
-    id: U64
+    `local` is left out while it waits for somebody (UM-34). `retransmitted` counts segments, the windows, `cwnd`,
+    `in_flight` and the queues bytes.
+    """
+
     local: Addr
     remote: Addr
     local_port: U16
     remote_port: U16
-    age: Time
     receive_queue: U64
     send_queue: U64
-    rtt: Time
+    srtt: Time
     rttvar: Time
+    min_rtt: Time
     rto: Time
     mss: U32
     cwnd: U64
     ssthresh: U64
     in_flight: U64
-    peer_window: U64
-    receive_window: U64
-    bytes_sent: U64
-    bytes_acked: U64
-    bytes_received: U64
-    segments_out: U64
-    segments_in: U64
+    lost: U64
     retransmitted: U64
+    send_window: U64
+    receive_window: U64
     send_scale: U8
     receive_scale: U8
     sack: Flag
     timestamps: Flag
+    ecn: Flag
     protocol: Word
     state: Word
     lease: Name
@@ -354,6 +354,7 @@ class DasAdd(Request[Waiter]):
     peer_length: U8 = ANY_LENGTH
     default_lifetime: Flag = True  # else `lifetime`, which may be NEVER
     lifetime: Time = NEVER
+    pin: U8 = 128  # client grain: the leading bits of the first peer's address that further ones must share
     grain: Word = "session"
     label: Label = ""
 

@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
@@ -42,6 +42,12 @@ class Caller:
     groups: frozenset[int]
 
 
+class HasOptions(Protocol):
+    """A socket, the standard library's or trio's."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+
+
 def directory(environment: Mapping[str, str], uid: int) -> Path:
     """The directory for this user's sockets: /run/umux for root, else under XDG_RUNTIME_DIR."""
     if uid == 0:
@@ -64,7 +70,7 @@ def candidates(environment: Mapping[str, str], uid: int) -> list[Path]:
     return found
 
 
-def caller(connection: socket.socket) -> Caller:
+def caller(connection: HasOptions) -> Caller:
     """The process at the other end."""
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     groups = frozenset({gid})
@@ -79,12 +85,13 @@ class BoundSocket:
 
     __slots__ = ("_identity", "path", "socket")
 
-    def __init__(self, path: Path, mode: int = 0o600, group: str | int | None = None) -> None:
-        """`group` may use the socket too: its file then belongs to that group and has the group's bits set."""
+    def __init__(self, path: Path, *, group: str | int | None = None, open_to_all: bool = False) -> None:
+        """The file is its owner's alone (0600), unless a `group` may connect too (0660), or everybody (0666): the
+        server then decides by the caller's credentials.
+        """
         self.path = path.absolute()
-        gid = _group_id(group)
-        if gid is not None:
-            mode |= 0o060
+        gid = group_id(group)
+        mode = 0o666 if open_to_all else 0o600 if gid is None else 0o660
         _prepare_directory(self.path.parent)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -115,7 +122,8 @@ class BoundSocket:
         self._identity = None
 
 
-def _group_id(group: str | int | None) -> int | None:
+def group_id(group: str | int | None) -> int | None:
+    """The number of a group given by name or number. `PlaceError` if there is none."""
     if group is None or isinstance(group, int):
         return group
     try:

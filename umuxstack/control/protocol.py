@@ -122,10 +122,7 @@ def encode_request(request: Request[Any], tag: int) -> bytes:
 
 
 def encode_pages(verb: int, tag: int, rows: Iterable[Record], *, last: bool = True) -> Iterator[bytes]:
-    """The rows in as few messages as hold them. The last one ends the answer, unless `last` is False.
-
-    Without rows there is one empty last page, or nothing.
-    """
+    """The rows in as few messages as hold them, at least one. The last ends the answer, unless `last` is False."""
     packed: list[bytes] = []
     size = HEADER.size + COUNT.size
     for row in rows:
@@ -136,8 +133,7 @@ def encode_pages(verb: int, tag: int, rows: Iterable[Record], *, last: bool = Tr
             size = HEADER.size + COUNT.size
         packed.append(data)
         size += len(data)
-    if packed or last:
-        yield _page(verb, Kind.REPLY if last else Kind.PAGE, tag, packed)
+    yield _page(verb, Kind.REPLY if last else Kind.PAGE, tag, packed)
 
 
 def _page(verb: int, kind: Kind, tag: int, packed: Sequence[bytes]) -> bytes:

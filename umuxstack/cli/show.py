@@ -1,0 +1,293 @@
+"""Commands that look at a running stack: ss, addr, pool, status, stats, telescope, events."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from umuxstack.cli.common import FAILED, OK, Commands, add_command, running_stack
+
+if TYPE_CHECKING:
+    from umuxstack.control.layout import Record
+    from umuxstack.control.messages import ListenerRow, SessionRow, Waiter
+    from umuxstack.core.units import Address
+
+_HIDDEN: Final = "(waits unseen)"  # UM-34
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "ss",
+        _ss,
+        "show listeners and sessions, as `ss -tine` does",
+        "LISTEN_0 accepts nothing; a LISTEN_U under it waits on one address for one session. A session is its pair\n"
+        "of addresses; the ports in the second line carry no meaning for it. Addresses that still wait for somebody\n"
+        "are left out: `umux das list` shows them.",
+        "  umux ss\n  umux ss --listening\n  umux ss --json | jq '.sessions[] | {lease, rtt_us}'",
+    )
+    parser.add_argument("-l", "--listening", action="store_true", help="listeners only")
+    parser.add_argument("-b", "--brief", action="store_true", help="one line for each session")
+    parser = add_command(
+        commands,
+        "addr",
+        _addr,
+        "show the addresses that are alive, and what each is for",
+        "An EA belongs to a session that we opened, an SSA to one that came (or may come) to us.",
+        "  umux addr\n  umux addr --reveal",
+    )
+    parser.add_argument("--reveal", action="store_true", help="also the addresses that still wait for somebody")
+    add_command(commands, "pool", _pool, "show the pool of ready addresses", "", "  umux pool --json")
+    add_command(commands, "status", _status, "show the stack and its link", "", "  umux status")
+    parser = add_command(
+        commands,
+        "stats",
+        _stats,
+        "show the counters",
+        "Counters that are zero are left out of the table. `drop.…` counts packets by the reason they went no further.",
+        "  umux stats\n  umux stats drop\n  umux stats --watch 1",
+    )
+    parser.add_argument("match", nargs="?", default="", help="only counters whose name contains this")
+    parser.add_argument("-a", "--all", action="store_true", help="also those that are zero")
+    parser.add_argument(
+        "--watch", metavar="SECONDS", type=float, help="again and again, with the change per second; Ctrl-C ends it"
+    )
+    parser = add_command(
+        commands,
+        "telescope",
+        _telescope,
+        "show who knocked where nobody is",
+        "Packets to addresses that nobody holds meet silence. Their sources are counted: a network telescope.",
+        "  umux telescope\n  umux telescope --limit 0 --json",
+    )
+    parser.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="the N loudest sources; 0 for all (default 20)"
+    )
+    parser = add_command(
+        commands,
+        "events",
+        _events,
+        "follow what happens: addresses and sessions as they come and go",
+        "One line for each event until Ctrl-C. With --json, one object a line.",
+        "  umux events\n  umux events --json | jq -r .kind",
+    )
+    parser.add_argument("--reveal", action="store_true", help="also the addresses that still wait for somebody")
+
+
+def _ss(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import DasList, Listeners, Sessions
+
+    with running_stack(arguments) as stack:
+        listeners = list(stack.rows(Listeners()))
+        waiters = list(stack.rows(DasList()))
+        sessions = [] if arguments.listening else list(stack.rows(Sessions()))
+    if arguments.json:
+        shown: dict[str, Sequence[Record]] = {"listeners": listeners, "waiting": waiters, "sessions": sessions}
+        output.say_json({name: [output.as_json(row) for row in rows] for name, rows in shown.items()})
+        return OK
+    lines = output.table(
+        ("STATE", "NAME", "LOCAL ADDRESS", "REMOTE ADDRESS"),
+        [
+            *(line for listener in listeners for line in _listener_lines(listener, waiters)),
+            *(
+                (session.state, session.lease, _local(session.local), output.address(session.remote))
+                for session in sessions
+            ),
+        ],
+    )
+    head = len(lines) - len(sessions)
+    output.say(*lines[:head])
+    for line, session in zip(lines[head:], sessions, strict=True):
+        output.say(line)
+        if not arguments.brief:
+            output.say(output.wrapped(_details(session)))
+    return OK
+
+
+def _local(address: "Address") -> str:
+    from umuxstack.cli import output
+    from umuxstack.core.units import UNSPECIFIED
+
+    return _HIDDEN if address == UNSPECIFIED else output.address(address)
+
+
+def _listener_lines(listener: "ListenerRow", waiters: "list[Waiter]") -> list[tuple[str, str, str, str]]:
+    from umuxstack.cli import output
+    from umuxstack.core.units import NEVER, UNSPECIFIED
+
+    local = "*" if listener.address == UNSPECIFIED else output.address(listener.address)
+    queue = f", {listener.queued} to accept" if listener.queued else ""
+    port = f", port {listener.port}" if listener.port else ""
+    lines = [(listener.kind, listener.name, local, f"*  (id {listener.id}{port}{queue})")]
+    for waiter in waiters:
+        if waiter.listener == listener.name:
+            label = f", {waiter.label!r}" if waiter.label else ""
+            ends = "" if waiter.expires >= NEVER else f", {output.duration(waiter.expires)} left"
+            peer = "*" if output.peer(waiter) == "any" else output.peer(waiter)
+            lines.append((f"  {waiter.state}", waiter.name, _HIDDEN, f"{peer}  ({waiter.grain}{ends}{label})"))
+    return lines
+
+
+def _details(session: "SessionRow") -> list[str]:
+    from umuxstack.cli.output import duration
+
+    parts = [f"{session.protocol} {session.role}", f"ports {session.local_port}:{session.remote_port}"]
+    parts += [f"grain {session.grain}"]
+    if session.label:
+        parts.append(f"label {session.label!r}")
+    if session.protocol == "tcp":
+        parts += [
+            session.congestion,
+            f"wscale {session.send_scale},{session.receive_scale}",
+            f"rtt {session.srtt / 1000:.3g}/{session.rttvar / 1000:.3g} ms",
+            f"rto {duration(session.rto)}",
+            f"mss {session.mss}",
+            f"cwnd {session.cwnd} ({session.cwnd / max(1, session.mss):.3g} mss)",
+            *([f"ssthresh {session.ssthresh}"] if session.ssthresh else []),
+            f"in flight {session.in_flight}",
+            f"retransmitted {session.retransmitted}",
+            *([f"lost {session.lost}"] if session.lost else []),
+            f"window {session.send_window} out, {session.receive_window} in",
+            f"queued {session.send_queue} out, {session.receive_queue} in",
+        ]
+        options = (("sack", session.sack), ("ts", session.timestamps), ("ecn", session.ecn))
+        parts += [name for name, used in options if used]
+    return parts
+
+
+def _addr(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import Addresses
+
+    with running_stack(arguments) as stack:
+        leases = list(stack.rows(Addresses(reveal=arguments.reveal)))
+    if arguments.json:
+        output.say_json([output.as_json(lease) for lease in leases])
+        return OK
+    output.say(
+        *output.table(
+            ("NAME", "ADDRESS", "KIND", "STATE", "GRAIN", "AGE", "LABEL"),
+            [
+                (
+                    lease.name,
+                    _HIDDEN if lease.hidden else output.address(lease.address),
+                    lease.kind,
+                    lease.state,
+                    lease.grain,
+                    output.duration(lease.age),
+                    lease.label,
+                )
+                for lease in leases
+            ],
+        )
+    )
+    return OK
+
+
+def _pool(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import Pool
+
+    with running_stack(arguments) as stack:
+        pool = stack.call(Pool())
+    if arguments.json:
+        output.say_json(output.as_json(pool))
+        return OK
+    output.say(
+        f"{pool.level} addresses are ready (refilled below {pool.low}, up to {pool.high}; scheme {pool.scheme})",
+        f"{pool.hits} taken from the pool, {pool.misses} made on the spot, {pool.issued} issued in all",
+    )
+    return OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import GetStatus
+
+    with running_stack(arguments) as stack:
+        status = stack.call(GetStatus())
+        pid = stack.welcome.pid
+    if arguments.json:
+        output.say_json({**output.as_json(status), "pid": pid})
+        return OK
+    offload = [name for name, on in (("segmentation", status.segmentation), ("checksum", status.checksum)) if on]
+    output.say(
+        f"stack {status.name}, pid {pid}, up for {output.duration(status.uptime)}, umuxstack {status.version}",
+        f"prefix {output.address(status.prefix)}/{status.prefix_length}, addresses {status.scheme}, "
+        f"fixed port {status.fixed_port}, {'silence' if status.silence else 'answers'} for strangers",
+        f"link {status.link or '(none)'} {'up' if status.up else 'DOWN'}, mtu {status.mtu}, "
+        f"offload {' and '.join(offload) or 'none'}",
+        f"{status.sessions} sessions, {status.listeners} listeners, {status.leases} live addresses, "
+        f"buffers {output.size(status.memory_used)} of {output.size(status.memory_limit)}, {status.congestion}",
+    )
+    return OK
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import Statistics
+
+    with running_stack(arguments) as stack:
+        before: dict[str, int] = {}
+        then = 0.0
+        while True:
+            now = time.monotonic()
+            figures = {row.name: row.value for row in stack.rows(Statistics()) if arguments.match in row.name}
+            if arguments.json:
+                (output.say_json_line if arguments.watch else output.say_json)(figures)
+            else:
+                lines = []
+                for name, value in figures.items():
+                    change = (value - before.get(name, value)) / (now - then) if before else 0.0
+                    if value or arguments.all:
+                        lines.append((name, value, f"{change:+,.0f}/s" if before else ""))
+                output.say(*output.table(("COUNTER", "VALUE", "CHANGE" if before else ""), lines, right=(1, 2)))
+            if not arguments.watch:
+                return OK
+            before, then = figures, now
+            time.sleep(arguments.watch)
+            if not arguments.json:
+                output.say("")
+
+
+def _telescope(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import Telescope
+
+    with running_stack(arguments) as stack:
+        knocks = sorted(stack.rows(Telescope()), key=lambda knock: -knock.packets)
+    shown = knocks[: arguments.limit] if arguments.limit > 0 else knocks
+    if arguments.json:
+        output.say_json([output.as_json(knock) for knock in shown])
+        return OK
+    rows = [(output.address(knock.source), knock.packets) for knock in shown]
+    output.say(*output.table(("SOURCE", "PACKETS"), rows, right=(1,)))
+    if len(shown) < len(knocks):
+        output.say(f"… and {len(knocks) - len(shown)} more; --limit 0 shows all")
+    return OK
+
+
+def _events(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import output
+    from umuxstack.control.messages import Events
+    from umuxstack.core.errors import Reason
+
+    with running_stack(arguments) as stack:
+        for event in stack.rows(Events(reveal=arguments.reveal), patient=True):
+            if arguments.json:
+                output.say_json_line(output.as_json(event))
+                continue
+            if event.lost:
+                output.say(f"… {event.lost} events were lost: this reader was too slow")
+            clock = time.strftime("%H:%M:%S", time.localtime(event.time / 1e6))
+            parts = [f"{clock}.{event.time // 1000 % 1000:03}", f"{event.kind:20}", f"{event.name:16}"]
+            parts.append(output.address(event.address))
+            if event.peer != bytes(16):
+                parts.append(f"peer {output.address(event.peer)}")
+            if event.reason:
+                parts.append(Reason(event.reason).name.lower())
+            if event.label:
+                parts.append(repr(event.label))
+            output.say("  ".join(parts))
+    return FAILED  # the stack ended it, not the user
