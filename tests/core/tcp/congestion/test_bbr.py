@@ -13,11 +13,11 @@ BDP = RATE * DELAY // SECOND
 
 
 def on_a_path(
-    duration: int, buffer: int = 4 * BDP, rate: int = RATE, app_rate: int = 0
+    duration: int, buffer: int = 4 * BDP, rate: int = RATE, delay: int = DELAY
 ) -> tuple[Flow, Bbr, Bottleneck]:
     control = Bbr(MSS, 10 * MSS)
     flow = Flow(control)
-    path = Bottleneck(rate, DELAY, buffer, [flow])
+    path = Bottleneck(rate, delay, buffer, [flow])
     path.run(duration)
     return flow, control, path
 
@@ -60,6 +60,26 @@ def test_the_round_trip_time_is_probed_with_four_segments_every_ten_seconds() ->
     assert control.mode == PROBE_BW
     assert control.bandwidth == pytest.approx(RATE, rel=0.05)  # the low rate of those rounds was not believed
     assert flow.goodput(11 * SECOND, 12 * SECOND) > 0.9 * RATE
+
+
+def test_probing_the_round_trip_time_for_many_rounds_leaves_the_model_and_the_window() -> None:
+    delay = 8_000  # 200 ms are more rounds than the bandwidth is remembered for
+    rate = 10 * RATE
+    flow, control, _ = on_a_path(11 * SECOND, buffer=16 * BDP, rate=rate, delay=delay)
+    low = [index for index, (time, cwnd) in enumerate(flow.cwnds) if cwnd == 4 * MSS and time > SECOND]
+    before, after = flow.cwnds[low[0] - 1][1], flow.cwnds[low[-1] + 1][1]
+    assert after >= before
+    assert control.bandwidth == pytest.approx(rate, rel=0.05)
+    assert all(cwnd > 0.9 * before for _, cwnd in flow.cwnds[low[-1] + 1 :])
+
+
+def test_the_draining_phase_ends_as_soon_as_the_queue_is_gone() -> None:
+    _, control, _ = on_a_path(3 * SECOND)
+    now = 3 * SECOND
+    for in_flight, ends in ((10 * BDP, False), (BDP // 2, True)):
+        control.cycle_index, control.cycle_at = CYCLE.index(0.75), now
+        control.on_ack(MSS, DELAY, in_flight, Micros(now + 1), True, None)
+        assert (control.cycle_index != CYCLE.index(0.75)) is ends
 
 
 def test_an_application_that_sends_little_does_not_lower_the_estimate() -> None:

@@ -167,13 +167,22 @@ def test_undo_of_a_loss_that_became_a_timeout_goes_back_before_both() -> None:
     assert control.cwnd == 100 * MSS
 
 
-def test_undo_works_once_and_not_after_a_mark() -> None:
+def test_undo_works_once() -> None:
     control = avoiding(100)
     control.on_loss(100 * MSS, NOW)
     control.undo()
-    control.on_ecn(100 * MSS, NOW)
+    control.cwnd = 60 * MSS
     control.undo()
-    assert control.cwnd == 50 * MSS
+    assert control.cwnd == 60 * MSS
+
+
+def test_a_mark_is_not_undone_and_ends_the_doubt_about_an_earlier_loss() -> None:
+    control = avoiding(100)
+    control.on_loss(100 * MSS, NOW)
+    control.on_recovery_end(NOW)
+    control.on_ecn(50 * MSS, NOW)
+    control.undo()
+    assert control.cwnd == 25 * MSS
 
 
 def test_undo_after_recovery_ended_keeps_growth_since() -> None:

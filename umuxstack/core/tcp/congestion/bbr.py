@@ -76,7 +76,7 @@ class Bbr(CongestionControl):
         self.kept_cwnd = 0  # before recovery or PROBE_RTT
         self.conserve = 0  # total delivered up to which recovery lets out only what came in; 0: no such limit
         self.lost = False  # since this phase of the cycle began
-        self.low_until = 0  # samples of data sent before this total are low for reasons of our own
+        self.low_until = -1  # samples of data sent up to this total are low for reasons of our own
         self.restarted = False  # from idle: an old rtprop is no reason to probe
         self.pace = 0  # bytes per second; 0: no bandwidth sample yet
 
@@ -171,7 +171,7 @@ class Bbr(CongestionControl):
             self.round += 1
             self.next_round = self.delivered
         rate = sample.delivered * 1_000_000 // sample.interval
-        low = sample.app_limited or self.mode == PROBE_RTT or sample.prior_delivered < self.low_until
+        low = sample.app_limited or self.mode == PROBE_RTT or sample.prior_delivered <= self.low_until
         if not low or rate >= self.bandwidth:  # a rate that we held down ourselves says nothing about the path
             oldest = self.round - BANDWIDTH_ROUNDS
             self.maxima = (
