@@ -1,7 +1,8 @@
 """A congestion control of one's own: AIMD(a, b), with both numbers to play with.
 
-Named as "apps/aimd_cc.py:Aimd" where an algorithm from a file can be given. Each round trip adds `a` segments; a loss leaves the share `b`. (1, 0.5) is
-Reno; (0.2, 0.875) is smoother and as fair to Reno. See docs/congestion.md.
+Named as "apps/aimd_cc.py:Aimd" where an algorithm from a file can be given.
+Each round trip adds `a` segments; a loss leaves the share `b`. (1, 0.5) is Reno;
+(0.2, 0.875) is smoother and as fair to Reno. See docs/congestion.md.
 """
 
 from umuxstack.core.tcp.congestion.base import CongestionControl

@@ -90,9 +90,8 @@ class Cubic(CongestionControl):
         grown, self.est_credit = divmod(self.est_credit + acked * self.mss * est_up, cwnd * ALPHA_DOWN)
         self.est += grown
         elapsed = max(0, now - self.epoch)
-        if self.window(elapsed) < self.est:
-            if cwnd < self.est:
-                self.cwnd = self.est
+        if cwnd <= self.est and self.window(elapsed) < self.est:  # the Reno-friendly region
+            self.cwnd = self.est
             return
         # RFC 9438 4.2: the target is W_cubic(t + RTT), not below cwnd and not above 1.5 cwnd
         target = min(self.window(elapsed + rtt), cwnd + cwnd // 2)
