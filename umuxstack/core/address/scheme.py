@@ -266,7 +266,7 @@ class SealedScheme(Scheme):
 
     def _why_exhausted(self) -> str:
         if self._ceiling < self._stop:
-            return f"the counter range is not granted yet: {self._ceiling} counters are recorded as used and all are"
+            return f"the counter range is not granted yet: all counters below {self._ceiling} are used"
         return f"{self.prefix.text} is used up: each of its addresses was issued once, and none is issued again"
 
     @property
