@@ -32,15 +32,16 @@ from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU, within
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.listen.service import ServiceListener
-from umuxstack.core.network.endpoint import Endpoint
+from umuxstack.core.network.endpoint import Receiver, Waitable
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
 from umuxstack.core.session.context import Context, Outgoing
 from umuxstack.core.session.pair_mux import PairMux
-from umuxstack.core.session.session import Session
-from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.udp.session import Binding, Opener, UdpSession, UdpSocket
 from umuxstack.core.units import Address, Micros
+
+AnySession = TcpSession | UdpSession | EchoSession
 
 
 class Stack(Opener):
@@ -93,6 +94,8 @@ class Stack(Opener):
             self._reassembly.expire(now)
         if self.pool.filling:
             self.pool.refill()
+        if ctx.sweep_at <= now:
+            ctx.sweep(now)
 
     # Outputs
 
@@ -118,7 +121,7 @@ class Stack(Opener):
         ctx.counters.packets_out += len(batch)
         return batch
 
-    def take_ready(self) -> list[Endpoint]:
+    def take_ready(self) -> list[Waitable]:
         """Sessions, listeners and sockets whose readiness changed, each once; look at what they offer now."""
         ctx = self._ctx
         ready = ctx.ready
@@ -138,7 +141,7 @@ class Stack(Opener):
     def next_deadline(self) -> Micros:
         """When `advance` must be called next, at the latest; NEVER if nothing waits."""
         ctx = self._ctx
-        at = ctx.timers.next_deadline()
+        at = min(ctx.timers.next_deadline(), ctx.sweep_at)
         for queue in ctx.quiet.values():
             if queue:
                 at = min(at, queue[0].expires())
@@ -172,28 +175,26 @@ class Stack(Opener):
         if source is None:
             lease = self._take_ea(now, label)
             pair = peer + lease.address
-            session = TcpSession.active(ctx, pair, lease, self.config.fixed_port, dialled, policy, now)
+            session = open_session(ctx, pair, lease, (self.config.fixed_port, dialled), policy, now)
             session.owns_lease = True
             session.register()
-            session.port = port
-            return session
+            return self._opened(session, port)
         mux = self._shared.get(source)
         if mux is not None:
             local_port = mux.choose_port(peer, port)
-            session = TcpSession.active(ctx, peer + source, mux.lease, local_port, port, policy, now)
+            session = open_session(ctx, peer + source, mux.lease, (local_port, port), policy, now)
             mux.add(session)
-            return session
+            return self._opened(session, local_port)
         # A concrete address of the prefix: the application's own choice, alive for this session (UM-16).
         if ctx.demux.pairs.get(peer + source) is not None or ctx.demux.locals.get(source) is not None:
             raise AddressInUse("this address is in use now; connect without a source, and the stack takes a fresh one")
         self.pool.reserve(source)
         lease = ctx.leases.open(source, EA, now, label=label)
         ctx.note(now, EventKind.LEASE_OPENED, lease)
-        session = TcpSession.active(ctx, peer + source, lease, self.config.fixed_port, dialled, policy, now)
+        session = open_session(ctx, peer + source, lease, (self.config.fixed_port, dialled), policy, now)
         session.owns_lease = True
         session.register()
-        session.port = port
-        return session
+        return self._opened(session, port)
 
     def listen(
         self, now: Micros, *, address: Address | None = None, port: int = 0, backlog: int = 128, name: str = ""
@@ -318,18 +319,20 @@ class Stack(Opener):
 
     # Looking
 
-    def sessions(self) -> Iterator[Session]:
+    def sessions(self) -> Iterator[AnySession]:
         """Every live session; a snapshot."""
-        found: list[Session] = []
-        for owner in self._ctx.demux.pairs.values():
-            if isinstance(owner, Session):
-                found.append(owner)
-            elif isinstance(owner, PairMux):
-                found.extend(member for member in owner.members.values() if isinstance(member, Session))
+        found: list[AnySession] = []
+        owners: list[Receiver] = list(self._ctx.demux.pairs.values())
+        owners += [member for mux in owners if isinstance(mux, PairMux) for member in mux.members.values()]
         for mux in self._shared.values():
-            found.extend(owner for owner in mux.sessions.values() if isinstance(owner, Session))
-            found.extend(mux.echoes.values())
-        found.extend(owner for owner in self._ctx.demux.locals.values() if isinstance(owner, UdpSession))
+            owners += mux.sessions.values()
+            owners += mux.echoes.values()
+        owners += self._ctx.demux.locals.values()
+        for owner in owners:
+            if isinstance(owner, SleepyConnection):
+                owner = owner.handle or owner
+            if isinstance(owner, TcpSession | UdpSession | EchoSession):
+                found.append(owner)
         return iter(found)
 
     def listeners(self) -> list[Listener | UdpSocket]:
@@ -397,6 +400,12 @@ class Stack(Opener):
         if unified is not None:
             return unified
         return any(within(peer, prefix) for prefix in self.config.unified_peers)
+
+    @staticmethod
+    def _opened(connection: SleepyConnection, port: int) -> TcpSession:
+        connection.port = port
+        assert isinstance(connection.handle, TcpSession)
+        return connection.handle
 
     def _take_ea(self, now: Micros, label: str) -> Lease:
         ctx = self._ctx

@@ -14,8 +14,9 @@ from umuxstack.core.listen.listener import Listener, read_syn, vanish
 from umuxstack.core.network.endpoint import Receiver
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Session, Stage
+from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
-from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.tcp.session import answer_syn
 from umuxstack.core.udp.session import Binding, UdpSocket
 from umuxstack.core.units import ICMPV6, TCP, UDP, Address, Micros
 from umuxstack.core.wire import icmpv6
@@ -131,7 +132,7 @@ class PortMux(Stage):
             local, remote = session.local_port, session.remote_port
         return session.pair[:16] + remote.to_bytes(2, "big") + local.to_bytes(2, "big")
 
-    def add(self, session: TcpSession) -> None:
+    def add(self, session: Connection) -> None:
         session.stage = self
         self.sessions[self.key(session)] = session
 
@@ -187,7 +188,7 @@ class PortListener(Listener):
         if port in mux.listeners:
             raise AddressInUse(f"TCP port {port} of this address is in use")
         self.mux = mux
-        self.half_open: list[TcpSession] = []
+        self.half_open: list[Connection] = []
         mux.listeners[port] = self
 
     def receive(
@@ -206,13 +207,13 @@ class PortListener(Listener):
         if self.full or len(self.half_open) >= max(self.backlog, 8):
             ctx.drop(Drop.BACKLOG)
             return
-        session = TcpSession.passive(ctx, buf[base + 8 : base + 40], self.mux.lease, syn[0], syn[1], self.policy, now)
+        session = answer_syn(ctx, buf[base + 8 : base + 40], self.mux.lease, syn[0], syn[1], self.policy, now)
         session.door = self
         self.mux.add(session)
         self.half_open.append(session)
 
     def on_established(self, session: Session, now: Micros) -> bool:
-        assert isinstance(session, TcpSession)
+        assert isinstance(session, Connection)
         if self.closed or self.full:
             return False
         self.half_open.remove(session)

@@ -15,7 +15,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.session.session import Door, Session
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.units import NEVER, Address, Micros
 
 Prefix = tuple[Address, int]
@@ -56,7 +56,7 @@ class ListenU(Door):
         self.pin = pin  # client grain: how many leading bits of the first peer's address are pinned
         self.expires = expires
         self.state = states.WAITING
-        self.candidates: list[TcpSession] = []  # half-open, oldest first
+        self.candidates: list[Connection] = []  # half-open, oldest first
         self.sessions = 0  # client grain: established ones
         self.promised = True  # a place in the accept queue is reserved (UM-27)
         parent.reserved += 1
@@ -107,7 +107,7 @@ class ListenU(Door):
 
     def on_second_syn(self, session: Session, buf: bytes, base: int, offset: int, end: int, now: Micros) -> bool:
         """UM-33: half-open, the new SYN replaces the candidate; a client's further connections come in beside."""
-        assert isinstance(session, TcpSession)
+        assert isinstance(session, Connection)
         if session.state == st.SYN_RECEIVED:
             syn = read_syn(self.ctx, buf, base, offset, end, 6, True)
             if syn is not None:
@@ -124,7 +124,7 @@ class ListenU(Door):
         return True
 
     def on_established(self, session: Session, now: Micros) -> bool:
-        assert isinstance(session, TcpSession)
+        assert isinstance(session, Connection)
         if self.state == states.SPENT:
             return False
         first = self.state == states.WAITING
@@ -154,7 +154,7 @@ class ListenU(Door):
         return True
 
     def on_ended(self, session: Session, now: Micros) -> None:
-        assert isinstance(session, TcpSession)
+        assert isinstance(session, Connection)
         if session in self.candidates:
             self.candidates.remove(session)
             self._on(states.CANDIDATE_FAILED)

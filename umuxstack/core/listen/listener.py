@@ -14,7 +14,8 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.session.session import Door
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.tcp.connection import Connection
+from umuxstack.core.tcp.session import TcpSession, answer_syn
 from umuxstack.core.units import TCP, Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
@@ -53,10 +54,12 @@ class Listener(Door):
         """The next session whose handshake is complete, or None."""
         return self.queue.popleft() if self.queue else None
 
-    def enqueue(self, session: TcpSession) -> None:
+    def enqueue(self, session: Connection) -> None:
         if self.port:
             session.port = self.port  # getsockname shows what the application bound (UM-5)
-        self.queue.append(session)
+        handle = session.handle
+        assert isinstance(handle, TcpSession)
+        self.queue.append(handle)
         self.ctx.wake(self)
 
     def close(self, now: Micros) -> None:
@@ -109,9 +112,9 @@ def read_syn(ctx: Context, buf: bytes, base: int, offset: int, end: int, protoco
 
 def half_open(
     door: Door, ctx: Context, pair: bytes, lease: Lease, syn: Syn, policy: TcpPolicy, now: Micros
-) -> TcpSession:
+) -> Connection:
     """Answers a SYN: a session in SYN-RECEIVED, in the pair table."""
-    session = TcpSession.passive(ctx, pair, lease, syn[0], syn[1], policy, now)
+    session = answer_syn(ctx, pair, lease, syn[0], syn[1], policy, now)
     session.door = door
     holder = ctx.demux.pairs.get(pair)
     if isinstance(holder, PairMux):
@@ -121,7 +124,7 @@ def half_open(
     return session
 
 
-def vanish(session: TcpSession, reason: Reason, now: Micros) -> None:
+def vanish(session: Connection, reason: Reason, now: Micros) -> None:
     """A half-open candidate goes without a word."""
     if session.state == st.SYN_RECEIVED:
         session.finish(reason, now)

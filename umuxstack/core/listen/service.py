@@ -11,7 +11,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.session.session import Session
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.units import Micros
 
 
@@ -25,7 +25,7 @@ class ServiceListener(Listener):
     def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, lease: Lease) -> None:
         super().__init__(ctx, number, name, port, backlog)
         self.lease = lease
-        self.half_open: list[TcpSession] = []
+        self.half_open: list[Connection] = []
         self.sessions = 0  # in any state, half-open ones too: they keep the lease
 
     def receive(
@@ -53,7 +53,7 @@ class ServiceListener(Listener):
 
     def on_second_syn(self, session: Session, buf: bytes, base: int, offset: int, end: int, now: Micros) -> bool:
         """Another connection of the same peer: a second stage for this pair only (UM-26, UM-33)."""
-        assert isinstance(session, TcpSession)
+        assert isinstance(session, Connection)
         if self.closed:
             return False
         mux = PairMux(self.ctx, session.pair, self)
@@ -64,7 +64,7 @@ class ServiceListener(Listener):
         return True
 
     def on_established(self, session: Session, now: Micros) -> bool:
-        assert isinstance(session, TcpSession)
+        assert isinstance(session, Connection)
         if self.closed or self.full:
             return False
         self.half_open.remove(session)

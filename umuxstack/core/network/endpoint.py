@@ -33,19 +33,28 @@ class Receiver:
         """
 
 
-class Endpoint(Receiver):
-    """A receiver with a deadline and a readiness.
+class Waitable(Receiver):
+    """A receiver that somebody may wait for.
 
     `owner` belongs to the driver: it keeps its waiter there. The core never looks at it.
     """
 
-    __slots__ = ("armed", "deadline", "owner", "ready")
+    __slots__ = ("owner", "ready")
 
     def __init__(self) -> None:
-        self.deadline: Micros = NEVER
-        self.armed: Micros = NEVER  # the time for which it stands in the timer heap
         self.ready = False  # stands in the stack's ready list
         self.owner: object = None
+
+
+class Endpoint(Waitable):
+    """A waitable with a deadline."""
+
+    __slots__ = ("armed", "deadline")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadline: Micros = NEVER
+        self.armed: Micros = NEVER  # the time for which it stands in the timer heap
 
     def on_deadline(self, now: Micros) -> None:
         """The deadline armed by `Timers.arm` has come."""

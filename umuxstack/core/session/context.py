@@ -4,6 +4,7 @@ One object, made by the stack and handed to each session; it decides nothing.
 """
 
 from collections import deque
+from typing import Final
 
 from umuxstack.core.address.lease import CLOSED, VALID, Lease, LeaseTable
 from umuxstack.core.config import StackConfig
@@ -13,10 +14,10 @@ from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind
 from umuxstack.core.network import egress
 from umuxstack.core.network.demux import Demux
-from umuxstack.core.network.endpoint import Endpoint, Receiver
+from umuxstack.core.network.endpoint import Endpoint, Receiver, Waitable
 from umuxstack.core.network.pmtu import PathMtu
 from umuxstack.core.timers import Timers
-from umuxstack.core.units import Address, Buffer, Micros
+from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 
 Outgoing = tuple[bytes, Buffer, int, int]
 """(header, payload, gso_size, csum_offset): one packet to send, or one TCP super-segment.
@@ -30,10 +31,17 @@ length. 0: the checksum is complete.
 RawEvent = tuple[Micros, EventKind, str, Address | None, Address | None, Reason, str]
 
 
+SWEEP: Final = seconds(1)  # between two looks at every session that is awake
+SWEEP_BATCH: Final = 256  # sessions per look: under 2 ms
+SWEEP_STEP: Final = Micros(2000)
+
+
 class Context:
     """Shared state of a stack's sessions."""
 
     __slots__ = (
+        "_swept",
+        "awake",
         "config",
         "congestion",
         "counters",
@@ -47,6 +55,7 @@ class Context:
         "pmtu",
         "quiet",
         "ready",
+        "sweep_at",
         "timers",
         "touched",
     )
@@ -61,14 +70,17 @@ class Context:
         self.pmtu = PathMtu(config.link.mtu)
         self.outbox: list[Outgoing] = []  # to the link
         self.loop: list[Outgoing] = []  # to ourselves
-        self.ready: list[Endpoint] = []
+        self.ready: list[Waitable] = []
         self.touched: list[Sender] = []  # sessions with something to send at the end of this batch
         self.events: deque[RawEvent] = deque(maxlen=65536)  # the oldest go when nobody drains them
         self.quiet: dict[Micros, deque[Expiring]] = {}  # by duration: each queue is in order of expiry
+        self.awake: deque[Drowsy] = deque()  # sessions that may be packed when they have been idle
+        self._swept = 0
+        self.sweep_at: Micros = NEVER  # when to look at them next
         self.memory = 0  # bytes that all buffers hold now
         self.congestion: dict[str, type] = {}  # algorithms registered with this stack, by name
 
-    def wake(self, endpoint: Endpoint) -> None:
+    def wake(self, endpoint: Waitable) -> None:
         """The endpoint's readiness changed: the driver will hear of it once."""
         if not endpoint.ready:
             endpoint.ready = True
@@ -93,6 +105,26 @@ class Context:
             return
         for piece in egress.fragment(packet, mtu, int.from_bytes(self.entropy.bytes(4), "big")):
             out.append((piece, b"", 0, 0))
+
+    def stay_awake(self, session: "Drowsy", now: Micros) -> None:
+        """The session has just become active: it is looked at again later."""
+        self.awake.append(session)
+        if self.sweep_at == NEVER:
+            self.sweep_at = Micros(now + SWEEP)
+
+    def sweep(self, now: Micros) -> None:
+        """Packs sessions that have been idle; a bounded number of them at a time, so that nothing waits for it."""
+        awake = self.awake
+        for _ in range(min(len(awake), SWEEP_BATCH)):
+            session = awake.popleft()
+            if not session.fall_asleep(now):
+                awake.append(session)
+        self._swept += SWEEP_BATCH
+        if self._swept >= len(awake):
+            self._swept = 0
+            self.sweep_at = Micros(now + SWEEP) if awake else NEVER
+        else:
+            self.sweep_at = Micros(now + SWEEP_STEP)
 
     def drop(self, reason: Drop) -> None:
         self.counters.drops[reason] += 1
@@ -127,7 +159,17 @@ class Expiring(Receiver):
         """Its time is over."""
 
 
-class Sender(Endpoint):
+class Drowsy(Endpoint):
+    """Something that takes less memory when nothing has happened to it for a while."""
+
+    __slots__ = ()
+
+    def fall_asleep(self, now: Micros) -> bool:
+        """Packs itself, if it is idle. True: it needs no further look."""
+        raise AssertionError(f"{type(self).__name__} never sleeps")
+
+
+class Sender(Drowsy):
     """An endpoint that wants a turn at the end of the batch."""
 
     __slots__ = ("touched",)

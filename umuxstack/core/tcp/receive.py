@@ -115,7 +115,7 @@ class ReceiveHalf(SendHalf):
                 # all or part of a gap".
                 self._close_gap(rx)
                 self.ack_now = True
-            ctx.wake(self)
+            self._wake()
             self.touch()
             return
         if self._pressed():

@@ -82,7 +82,7 @@ class Recovery(Emitter):
                 tx.release(upto)
                 if self.want_write and self._room() * 3 >= self.policy.send_buffer:
                     self.want_write = False
-                    self.ctx.wake(self)
+                    self._wake()
         if blocks:
             if loss is None:
                 loss = self.loss = Loss()

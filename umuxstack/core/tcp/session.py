@@ -1,7 +1,10 @@
-"""TcpSession: segment arrives (RFC 9293 3.10.7, in its order), and the application's verbs.
+"""TcpSession: what the application holds of a TCP session, and what is left of it while it sleeps.
 
-First the path that nearly all segments take, then the RFC's checks one by one.
-Unified rules that differ from the RFC are named where they act (UM-23, UM-33).
+A session at work is a `Connection`. After a few idle seconds its variables are
+packed into some hundred bytes, and the handle takes its place in the pair table
+until a packet or a verb wakes it. Invariant: nothing that the wire or the
+application can observe differs, except that congestion state restarts as after
+any idle time (RFC 5681 4.1).
 """
 
 from struct import Struct
@@ -9,737 +12,303 @@ from typing import Final
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.config import TcpPolicy
-from umuxstack.core.errors import Drop, Reason
-from umuxstack.core.events import EventKind
+from umuxstack.core.errors import Reason
+from umuxstack.core.network.endpoint import Waitable
 from umuxstack.core.session.context import Context
+from umuxstack.core.session.session import Door
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import make
-from umuxstack.core.tcp.quiet import Quiet, remember
-from umuxstack.core.tcp.receive import ReceiveHalf
-from umuxstack.core.tcp.seq import MASK, unwrap
+from umuxstack.core.tcp.connection import Connection, Syn
+from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.statistics import TcpStatistics
-from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, Loss
-from umuxstack.core.units import NEVER, TCP, Address, Micros, seconds
-from umuxstack.core.wire import icmpv6, tcp_options
-from umuxstack.core.wire import tcp as wire
-from umuxstack.core.wire.checksum import checksum_ok
+from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 
-_ORDINARY: Final = 0x8010  # 32 bytes of header, ACK
-_TIMES: Final = Struct(">III")
-_FIELDS = wire.FIELDS.unpack_from
-_CHALLENGE_BURST: Final = seconds(1)
-_PAWS_IDLE: Final = seconds(24 * 24 * 3600)  # RFC 7323 5.5: after 24 days without traffic the old value is no guide
+IDLE: Final = seconds(2)  # before a session is packed
+
+# snd_nxt, rcv_nxt, snd_wnd, max_window, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, retransmits,
+# snd and rcv scale, flags, peer MSS, local, remote and shown port, cwnd, ssthresh, heard_at, ts_recent_at
+_PACKED: Final = Struct(">IIIIIIIIIIIBBBHHHHIIqq")
+_TIMESTAMPS: Final = 1
+_SACK: Final = 2
+_ECN: Final = 4
+_OWNS_LEASE: Final = 8
+_LIMIT: Final = 0xFFFFFFFF
 
 
-class TcpSession(ReceiveHalf):
-    """One TCP session over one pair of addresses."""
+class TcpSession(Waitable):
+    """One TCP session over one pair of addresses (UM-1)."""
 
-    __slots__ = ()
+    __slots__ = ("_door", "_tcb", "ctx", "lease", "pair")
 
-    # Beginning
+    def __init__(self, connection: "SleepyConnection") -> None:
+        super().__init__()
+        self.ctx: Context = connection.ctx
+        self.pair = connection.pair
+        self.lease: Lease = connection.lease
+        self._tcb: SleepyConnection | bytes = connection
+        self._door: Door | None = None  # while asleep
 
-    @classmethod
-    def active(
-        cls, ctx: Context, pair: bytes, lease: Lease, local_port: int, remote_port: int, policy: TcpPolicy, now: Micros
-    ) -> "TcpSession":
-        """RFC 9293 3.10.1, active OPEN: SYN goes out. The caller registers it."""
-        self = cls(ctx, pair, lease, local_port, remote_port, now, policy)
-        self._choose_scale()
-        self._enter(st.SYN_SENT)
-        self.snd_nxt = self.iss + 1
-        self._send_syn(now)
-        self._start_handshake_timer(now)
-        ctx.note(now, EventKind.SESSION_OPENED, lease, Address(pair[:16]))
-        return self
+    @property
+    def tcb(self) -> "SleepyConnection":
+        """The variables; wakes the session."""
+        tcb = self._tcb
+        return self._wake_up() if type(tcb) is bytes else tcb  # type: ignore[return-value]
 
-    @classmethod
-    def passive(
-        cls,
-        ctx: Context,
-        pair: bytes,
-        lease: Lease,
-        ports: tuple[int, int],
-        syn: tuple[int, int, int, tcp_options.Options],
-        policy: TcpPolicy,
-        now: Micros,
-    ) -> "TcpSession":
-        """RFC 9293 3.10.7.2, third: a SYN came to a door. `ports`: ours, theirs; `syn`: sequence, flags, window,
-        options."""
-        self = cls(ctx, pair, lease, ports[0], ports[1], now, policy)
-        seq, flags, window, options = syn
-        self._choose_scale()
-        self._enter(st.SYN_RECEIVED)
-        self._take_syn(seq, window, options, now)
-        self.use_ecn = policy.ecn and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
-        self.snd_nxt = self.iss + 1
-        self._send_syn(now)
-        self._start_handshake_timer(now)
-        return self
+    @property
+    def asleep(self) -> bool:
+        return type(self._tcb) is bytes
 
-    def _choose_scale(self) -> None:
-        """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""
-        if self.policy.window_scaling:
-            while 65535 << self.rcv_wscale < self.policy.receive_buffer_max and self.rcv_wscale < 14:
-                self.rcv_wscale += 1
+    # What it is
 
-    def _take_syn(self, seq: int, window: int, options: tcp_options.Options, now: Micros) -> None:
-        policy = self.policy
-        self.rcv_nxt = seq + 1
-        self.rcv_adv = self.rcv_nxt
-        self.last_ack_sent = self.rcv_nxt
-        self.use_ts = options.timestamp and policy.timestamps
-        self.use_sack = options.sack_permitted and policy.sack
-        self.snd_wscale = options.window_scale
-        if options.window_scale < 0 or not policy.window_scaling:
-            self.snd_wscale = -1  # becomes 0 with the handshake: neither side scales
-            self.rcv_wscale = 0
-        if self.use_ts:
-            self.ts_recent = options.tsval
-            self.ts_recent_at = now
-        if options.mss:
-            self.peer_mss = max(options.mss, 64)  # a smaller one would make more headers than data
-        self._set_mss(now)
-        self.snd_wnd = window
-        self.snd_wl1 = seq
-        self.snd_wl2 = self.iss
-        self.max_window = window
+    @property
+    def remote(self) -> Address:
+        return Address(self.pair[:16])
 
-    def _start_handshake_timer(self, now: Micros) -> None:
-        self.rto_kind = HANDSHAKE
-        self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
-        self._arm()
+    @property
+    def local(self) -> Address:
+        return Address(self.pair[16:])
 
-    # Segment arrives
+    @property
+    def port(self) -> int:
+        """What getsockname shows: the port that the application bound, or dialled (UM-5)."""
+        return self.tcb.port
+
+    @property
+    def local_port(self) -> int:
+        """What our port field carries."""
+        return self.tcb.local_port
+
+    @property
+    def remote_port(self) -> int:
+        """What the peer's port field carries."""
+        return self.tcb.remote_port
+
+    @property
+    def state(self) -> int:
+        return st.ESTABLISHED if self.asleep else self.tcb.state
+
+    @property
+    def state_name(self) -> str:
+        return st.NAMES[self.state]
+
+    @property
+    def established(self) -> bool:
+        return self.state >= st.ESTABLISHED
+
+    @property
+    def end_reason(self) -> Reason:
+        """Why it ended; NONE while it is alive."""
+        return Reason.NONE if self.asleep else self.tcb.end_reason
+
+    @property
+    def ended(self) -> bool:
+        return self.end_reason != Reason.NONE
+
+    @property
+    def orphan(self) -> bool:
+        """The application has closed it."""
+        return not self.asleep and self.tcb.orphan
+
+    @property
+    def door(self) -> Door | None:
+        return self._door if self.asleep else self.tcb.door
+
+    @property
+    def policy(self) -> TcpPolicy:
+        return self.ctx.config.tcp if self.asleep else self.tcb.policy
+
+    @property
+    def fin_queued(self) -> bool:
+        return not self.asleep and self.tcb.fin_queued
+
+    @property
+    def readable(self) -> bool:
+        """Data, the peer's end, or the session's end."""
+        return not self.asleep and self.tcb.readable
+
+    @property
+    def eof(self) -> bool:
+        """The peer has finished, and everything before that was read."""
+        return not self.asleep and self.tcb.eof
+
+    @property
+    def writable(self) -> bool:
+        """There is room in the send buffer, or writing would say at once why not."""
+        return self.asleep or self.tcb.writable
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written and not yet acknowledged."""
+        return 0 if self.asleep else self.tcb.unsent
+
+    def statistics(self) -> TcpStatistics:
+        return self.tcb.statistics()
+
+    # Verbs
+
+    def read(self, limit: int, now: Micros) -> bytes:
+        """Up to `limit` bytes in order; b"" when there is nothing now, or ever (`eof`)."""
+        return b"" if self.asleep else self.tcb.read(limit, now)
+
+    def read_chunk(self, now: Micros) -> Buffer:
+        """The next stretch as it arrived, without copying; b"" when there is nothing now."""
+        return b"" if self.asleep else self.tcb.read_chunk(now)
+
+    def write(self, data: Buffer, now: Micros) -> int:
+        """Takes `data` or its beginning; returns how many bytes, 0 when there is no room.
+
+        A `bytes` object is kept as it is, also for retransmission; anything else is copied.
+        Raises SessionClosed after `shutdown` or `close`, and when the session has ended.
+        """
+        return self.tcb.write(data, now)
+
+    def configure(self, **changes: object) -> None:
+        """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
+        self.tcb.configure(**changes)
+
+    def shutdown(self, now: Micros) -> None:
+        """Half-close: FIN after what was written. Calling it again does nothing."""
+        self.tcb.shutdown(now)
+
+    def close(self, now: Micros) -> None:
+        """The application is done with the session. TCP finishes by itself; the address goes with it (UM-17)."""
+        self.tcb.close(now)
+
+    def abort(self, now: Micros) -> None:
+        """RST to the peer, and gone."""
+        self.tcb.abort(now)
+
+    # Sleep
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
     ) -> None:
-        counters = self.ctx.counters
-        if protocol != TCP:
-            counters.drops[Drop.FOREIGN_PROTOCOL] += 1
-            return
-        size = end - offset
-        if size < 20:
-            counters.drops[Drop.BAD_HEADER] += 1
-            return
-        if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
-            counters.drops[Drop.BAD_CHECKSUM] += 1
-            return
-        counters.segments_in += 1
-        sport, dport, seq, ack, bits, window, _, urgent = _FIELDS(buf, offset)
-        if sport != self.remote_port or dport != self.local_port:
-            self._other_ports(buf, base, offset, end, sport, dport, seq, bits, now)
-            return
-        self.heard_at = now
-        if (
-            bits & 0xFFF7 == _ORDINARY
-            and self.use_ts
-            and self.state == st.ESTABLISHED
-            and seq == self.rcv_nxt & MASK
-            and not self.use_ecn
-        ):
-            head, tsval, tsecr = _TIMES.unpack_from(buf, offset + 20)
-            if head == wire.TIMESTAMP_HEAD and (tsval - self.ts_recent) & MASK < 0x80000000:
-                # The path that nearly all segments take: in order, nothing but a timestamp (RFC 7323 5).
-                una = self.snd_una
-                ack = unwrap(ack, una)
-                if una <= ack <= self.snd_nxt:
-                    if self.last_ack_sent >= self.rcv_nxt:
-                        self.ts_recent = tsval
-                        self.ts_recent_at = now
-                    window <<= self.snd_wscale
-                    if window != self.snd_wnd or ack != una or self.board:
-                        self._established_ack(self.rcv_nxt, ack, window, None, tsecr, size == 32, now)
-                    if size > 32:
-                        self._text(buf, offset + 32, end, self.rcv_nxt, gso_size, now)
-                    return
-        header = (bits >> 12) * 4
-        if header < 20 or header > size:
-            counters.drops[Drop.BAD_HEADER] += 1
-            return
-        if self.state == st.SYN_SENT:
-            self._in_syn_sent(buf, offset, header, seq, ack, bits & 0xFF, window, now)
-            return
-        self._segment(buf, base, offset, end, header, seq, ack, bits & 0xFF, window, urgent, gso_size, now)
-
-    def _in_syn_sent(
-        self, buf: bytes, offset: int, header: int, seq: int, ack: int, flags: int, window: int, now: Micros
-    ) -> None:
-        """RFC 9293 3.10.7.3."""
-        drops = self.ctx.counters.drops
-        acceptable = False
-        if flags & wire.ACK:
-            ack = unwrap(ack, self.snd_una)
-            # "If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set …) and discard"
-            if ack <= self.iss or ack > self.snd_nxt:
-                drops[Drop.BAD_ACK] += 1
-                if not flags & wire.RST:
-                    self._send_rst(ack, ack=False)
-                return
-            acceptable = True
-        if flags & wire.RST:
-            if acceptable:
-                self.finish(Reason.REFUSED, now)
-            else:
-                drops[Drop.OUT_OF_WINDOW] += 1  # a blind reset (RFC 5961 3.2 demands an acceptable ACK)
-            return
-        if not flags & wire.SYN:
-            drops[Drop.BAD_FLAGS] += 1
-            return
-        options = tcp_options.parse(buf, offset + 20, offset + header)
-        self._take_syn(seq, window, options, now)
-        if acceptable:
-            if self.use_ts and options.tsecr:
-                elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
-                if not self.retries or elapsed < 60_000_000:
-                    self._measured(max(elapsed, 1000))
-            elif not self.retries:
-                self._measured(max(now - self.ts_recent_at, 1000))
-            self.use_ecn = self.policy.ecn and flags & (wire.ECE | wire.CWR) == wire.ECE
-            self.snd_una = ack
-            self.snd_wl2 = ack
-            self._establish(now)
-            self._send_ack(now)
-            self.touch()
-            return
-        # Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)
-        self._enter(st.SYN_RECEIVED)
-        self.retries = 0
-        self._send_syn(now)
-        self._start_handshake_timer(now)
-
-    def _establish(self, now: Micros) -> None:
-        """The handshake is complete."""
-        if self.snd_wscale < 0:
-            self.snd_wscale = 0
-        if self.retries:  # RFC 6298 5.7: a lost SYN
-            self.rto = max(self.rto, seconds(3)) if not self.srtt else self.rto
-        self.retries = 0
-        self._enter(st.ESTABLISHED)
-        self.rto_at = NEVER
-        policy = self.policy
-        segments = policy.initial_window
-        self.cc = make(policy.congestion, self.mss, segments * self.mss, self.ctx.congestion)
-        self.drs_at = now
-        self.delivered_at = now
-        if policy.keepalive:
-            self.aux_at = Micros(now + policy.keepalive_idle)
-        self._arm()
-        ctx = self.ctx
-        ctx.note(now, EventKind.SESSION_ESTABLISHED, self.lease, Address(self.pair[:16]))
-        ctx.wake(self)
-
-    def _segment(
-        self,
-        buf: bytes,
-        base: int,
-        offset: int,
-        end: int,
-        header: int,
-        seq: int,
-        ack: int,
-        flags: int,
-        window: int,
-        urgent: int,
-        gso_size: int,
-        now: Micros,
-    ) -> None:
-        """RFC 9293 3.10.7.4, all states from SYN-RECEIVED on."""
-        ctx = self.ctx
-        drops = ctx.counters.drops
-        state = self.state
-        start = offset + header
-        size = end - start
-        seq = unwrap(seq, self.rcv_nxt)
-        length = size + (flags & wire.SYN > 0) + (flags & wire.FIN > 0)
-        options = tcp_options.parse(buf, offset + 20, start) if header > 20 else None
-
-        # RFC 7323 5.3 R1: PAWS comes before everything but RST.
-        if self.use_ts and not flags & wire.RST:
-            if options is None or not options.timestamp:
-                # RFC 7323 3.2: "If a non-<RST> segment is received without a TSopt, a TCP SHOULD silently drop"
-                if state >= st.ESTABLISHED:
-                    drops[Drop.PAWS] += 1
-                    return
-            elif (options.tsval - self.ts_recent) & MASK >= 0x80000000 and now - self.ts_recent_at < _PAWS_IDLE:
-                drops[Drop.PAWS] += 1
-                if self._may_challenge(now) or size:
-                    self._send_ack(now)
-                return
-
-        # "First, check sequence number"
-        nxt = self.rcv_nxt
-        edge = self.rcv_adv
-        if not self._acceptable(seq, length, nxt, edge):
-            drops[Drop.OUT_OF_WINDOW] += 1
-            if flags & wire.RST:
-                return
-            if state == st.SYN_RECEIVED and flags & (wire.SYN | wire.ACK) == wire.SYN and seq + 1 == nxt:
-                self._send_syn(now)  # the peer's SYN again: our SYN-ACK was lost
-                return
-            if size and self.use_sack and seq < nxt:
-                self.dsack = (seq, min(seq + size, nxt))  # RFC 2883 4: what came twice
-            if size or flags & wire.FIN or self._may_challenge(now):
-                self._send_ack(now)
-            return
-
-        if options is not None and self.use_ts and options.timestamp and seq <= self.last_ack_sent:
-            self.ts_recent = options.tsval  # RFC 7323 4.3 (2)
-            self.ts_recent_at = now
-
-        # "Second, check the RST bit"
-        if flags & wire.RST:
-            self._reset_received(seq, nxt, now)
-            return
-
-        # "Fourth, check the SYN bit"
-        if flags & wire.SYN:
-            if state == st.SYN_RECEIVED and self.door is None and flags & wire.ACK:
-                pass  # the other half of a simultaneous open, RFC 9293 figure 7
-            else:
-                # RFC 5961 4.2: "TCP MUST send an ACK (challenge ACK) to the remote peer", whatever the sequence.
-                drops[Drop.BAD_FLAGS] += 1
-                if self._may_challenge(now):
-                    self._send_ack(now)
-                return
-
-        # "Fifth, check the ACK field": "if the ACK bit is off, drop the segment and return"
-        if not flags & wire.ACK:
-            drops[Drop.BAD_FLAGS] += 1
-            return
-        ack = unwrap(ack, self.snd_una)
-        if state == st.SYN_RECEIVED:
-            if not self.snd_una < ack <= self.snd_nxt:
-                drops[Drop.BAD_ACK] += 1
-                self._send_rst(ack, ack=False)
-                return
-            if not self._handshake_done(ack, seq, window, options, now):
-                return
-        else:
-            window <<= self.snd_wscale
-            if ack > self.snd_nxt or ack < self.snd_una - max(self.max_window, 65535):
-                # RFC 5961 5.2: outside SND.UNA - MAX.SND.WND … SND.NXT: challenge ACK and drop.
-                drops[Drop.BAD_ACK] += 1
-                if self._may_challenge(now):
-                    self._send_ack(now)
-                return
-            if ack >= self.snd_una:
-                blocks = None
-                tsecr = -1
-                if options is not None:
-                    if options.timestamp:
-                        tsecr = options.tsecr
-                    if options.sack and self.use_sack:
-                        una = self.snd_una
-                        blocks = [(unwrap(first, una), unwrap(last, una)) for first, last in options.sack]
-                if self.use_ecn:
-                    self._congestion_marks(buf, base, flags, ack, now)
-                self._established_ack(seq, ack, window, blocks, tsecr, not length, now)
-            if self.end_reason != Reason.NONE:
-                return
-        if not self._after_ack(now):
-            return
-
-        # "Sixth, check the URG bit": docs/wire.md says what we do with it.
-        # "Seventh, process the segment text"
-        state = self.state
-        if size:
-            if state in (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2):
-                self._text(buf, start, end, seq, gso_size, now)
-                if self.end_reason != Reason.NONE:
-                    return
-            else:
-                drops[Drop.AFTER_CLOSE] += 1  # after the peer's FIN: "This should not occur"
-
-        # "Eighth, check the FIN bit"
-        if flags & wire.FIN and self.peer_fin < 0:
-            self.peer_fin = seq + size + (1 if flags & wire.SYN else 0)
-        if self.peer_fin >= 0 and self.rcv_nxt == self.peer_fin:
-            self._fin_received(now)
-
-    def _acceptable(self, seq: int, length: int, nxt: int, edge: int) -> bool:
-        """The table of RFC 9293 3.4, with one widening: see below."""
-        if not length:
-            # A peer that has filled the window sends its bare ACKs from the window's right edge. The RFC's table
-            # refuses them (its own 3.10.7.4 asks for "special allowance"); every stack takes them.
-            return nxt <= seq <= edge
-        if edge == nxt:
-            return False
-        return seq < edge and seq + length > nxt
-
-    def _reset_received(self, seq: int, nxt: int, now: Micros) -> None:
-        """RFC 9293 3.10.7.4 second check, with RFC 5961 3.2: only the exact sequence number resets."""
-        if seq != nxt:
-            self.ctx.counters.drops[Drop.OUT_OF_WINDOW] += 1
-            if self._may_challenge(now):
-                self._send_ack(now)
-            return
-        if self.state == st.SYN_RECEIVED and self.door is not None:
-            self.finish(Reason.RESET, now)  # UM-23: the candidate goes, the LISTEN_U stays
-            return
-        refused = self.state == st.SYN_RECEIVED
-        self.finish(Reason.REFUSED if refused else Reason.RESET, now)
-
-    def _handshake_done(
-        self, ack: int, seq: int, window: int, options: tcp_options.Options | None, now: Micros
-    ) -> bool:
-        """SYN-RECEIVED → ESTABLISHED. False when the session did not survive it."""
-        self.snd_una = ack
-        if options is not None and options.timestamp and self.use_ts:
-            elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
-            if elapsed < 60_000_000:
-                self._measured(max(elapsed, 1000))
-        elif not self.retries:
-            self._measured(max(now - self.drs_at, 1000))
-        door = self.door
-        if door is not None and not door.on_established(self, now):
-            self._send_rst(ack, ack=False)
-            self.finish(Reason.LOST_RACE, now)
-            return False
-        self._establish(now)
-        self.snd_wnd = window << self.snd_wscale
-        self.max_window = self.snd_wnd
-        self.snd_wl1 = seq
-        self.snd_wl2 = ack
-        if self.tx is not None or self.fin_queued:
-            self.touch()
-        return True
-
-    def _established_ack(
-        self, seq: int, ack: int, window: int, blocks: list[tuple[int, int]] | None, tsecr: int, pure: bool, now: Micros
-    ) -> None:
-        """The ACK field and the window, in ESTABLISHED and later. `ack` lies in snd_una … snd_nxt."""
-        una = self.snd_una
-        same_window = window == self.snd_wnd
-        if self.board and (ack > una or blocks or (pure and same_window)):
-            self._on_ack(ack, blocks, tsecr, ack == una and pure and same_window, pure, now)
-        elif blocks and blocks[0][1] <= ack and self.loss is not None:
-            self._duplicate_reported(self.loss, blocks[0], now)
-        # "if (SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK)), set SND.WND <- SEG.WND"
-        if self.snd_wl1 < seq or (self.snd_wl1 == seq and self.snd_wl2 <= ack):
-            self.snd_wl1 = seq
-            self.snd_wl2 = ack
-            if not same_window:
-                self.snd_wnd = window
-                if window > self.max_window:
-                    self.max_window = window
-                if self.rto_kind == PERSIST and window:
-                    self.rto_at = NEVER
-                    self.retries = 0
-                    self._arm()
-        tx = self.tx
-        if (tx is not None and self.snd_nxt < tx.end) or self.fin_queued:
-            self.touch()
-
-    def _after_ack(self, now: Micros) -> bool:
-        """What our FIN's acknowledgement means in each state (3.10.7.4, fifth). False when nothing is left to do."""
-        state = self.state
-        if state < st.FIN_WAIT_1 or self.snd_una != self.snd_nxt or self.board:
-            return True
-        if state == st.FIN_WAIT_1:
-            self._enter(st.FIN_WAIT_2)
-            if self.orphan:
-                self.aux_at = Micros(now + self.policy.fin_wait_2)
-                self._arm()
-        elif state == st.CLOSING:
-            self._time_wait(now)
-            return False
-        elif state == st.LAST_ACK:
-            self.finish(Reason.CLOSED, now)
-            return False
-        return True
-
-    def _fin_received(self, now: Micros) -> None:
-        """The peer's FIN is next in order: RCV.NXT advances over it, and the state moves."""
-        self.rcv_nxt += 1
-        if self.rcv_adv < self.rcv_nxt:
-            self.rcv_adv = self.rcv_nxt
-        self.ack_now = True
-        self.ctx.wake(self)
-        self.touch()
-        state = self.state
-        if state == st.ESTABLISHED:
-            self._enter(st.CLOSE_WAIT)
-        elif state == st.FIN_WAIT_1:
-            self._enter(st.CLOSING)  # ours was not acknowledged, or _after_ack had moved us on
-        elif state == st.FIN_WAIT_2:
-            self._time_wait(now)
-
-    def _time_wait(self, now: Micros) -> None:
-        """Enters TIME-WAIT: the session is over, a record stays for the peer's retransmitted FIN (UM-36)."""
-        self._send_ack(now)
-        self._enter(st.TIME_WAIT)
-        self._leave_record(Reason.CLOSED, self.policy.time_wait, now, reset=False)
-
-    def _leave_record(self, reason: Reason, duration: Micros, now: Micros, *, reset: bool) -> None:
-        if self.stage is not None and not self.stage.keeps_records:
-            self.finish(reason, now)
-            return
-        record = Quiet(
-            self.ctx,
-            self.pair,
-            self.lease,
-            self.stage,
-            Micros(now + duration),
-            reset=reset,
-            owns_lease=self.owns_lease,
-            timestamps=self.use_ts,
-            ports=(self.local_port, self.remote_port),
-            snd_nxt=self.snd_nxt,
-            rcv_nxt=self.rcv_nxt,
-            ts_recent=self.ts_recent,
-            ts_offset=self.ts_offset,
-        )
-        remember(self.ctx, record, duration)
-        self.finish(reason, now, record)
-
-    def _other_ports(
-        self, buf: bytes, base: int, offset: int, end: int, sport: int, dport: int, seq: int, bits: int, now: Micros
-    ) -> None:
-        """UM-33: a segment of our pair with other ports is not ours; ports are a validity check here."""
-        self.ctx.counters.drops[Drop.OTHER_PORTS] += 1
-        if bits & (wire.SYN | wire.ACK | wire.RST | wire.FIN) != wire.SYN:
-            return
-        door = self.door
-        if door is not None and door.on_second_syn(self, buf, base, offset, end, now):
-            return
-        if self.state >= st.ESTABLISHED and self._may_challenge(now):
-            # Its ports swapped, so that the peer's new attempt fails at once instead of hanging.
-            length = end - offset - (bits >> 12) * 4
-            pair = self.pair
-            header = wire.build(
-                0x60000000, 20, TCP, self.ctx.config.hop_limit, pair[16:], pair[:16], dport, sport,
-                0, (seq + length + 1) & MASK, 0x5000 | wire.RST | wire.ACK, 0, (self.psum + 20) % 65535, 0,
-            )  # fmt: skip
-            self.out.append((header, b"", 0, wire.CHECKSUM))
-
-    def _may_challenge(self, now: Micros) -> bool:
-        """RFC 5961 7 asks for a limit. Ours is per session: a global one tells third parties about us."""
-        at = max(self.challenge_at, now - _CHALLENGE_BURST)
-        at += 1_000_000 // self.policy.challenge_acks_per_second
-        if at > now:
-            self.ctx.counters.drops[Drop.RATE_LIMITED] += 1
-            return False
-        self.challenge_at = Micros(at)
-        return True
-
-    def _congestion_marks(self, buf: bytes, base: int, flags: int, ack: int, now: Micros) -> None:
-        """RFC 3168 6.1: echo CE until CWR; answer ECE once per window."""
-        if flags & wire.CWR:
-            self.ce_seen = False
-        if buf[base + 1] >> 4 & 3 == 3:
-            self.ce_seen = True
-            self.ack_now = True
-        if flags & wire.ECE and ack > self.ecn_point and self.cc is not None:
-            loss = self.loss
-            if loss is None or not loss.phase:
-                self.cc.on_ecn(self.snd_nxt - self.snd_una, now)
-                self.cwr_due = True
-            self.ecn_point = self.snd_nxt
-
-    # ICMPv6 errors (RFC 5927, RFC 8201, RFC 9293 3.9.2.2)
+        self.tcb.receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
 
     def on_icmp_error(
         self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros
     ) -> None:
-        drops = self.ctx.counters.drops
-        if protocol != TCP or len(quoted) < offset + 8:
-            drops[Drop.ICMP_NOT_BELIEVED] += 1
-            return
-        sport = int.from_bytes(quoted[offset : offset + 2], "big")
-        dport = int.from_bytes(quoted[offset + 2 : offset + 4], "big")
-        seq = unwrap(int.from_bytes(quoted[offset + 4 : offset + 8], "big"), self.snd_una)
-        # RFC 5927 4.1: the quoted sequence number must be of data in flight.
-        if sport != self.local_port or dport != self.remote_port or not self.snd_una <= seq < self.snd_nxt:
-            drops[Drop.ICMP_NOT_BELIEVED] += 1
-            return
-        if kind == icmpv6.PACKET_TOO_BIG:
-            self._path_shrank(value, now)
-        elif self.state == st.SYN_SENT and kind == icmpv6.UNREACHABLE:
-            # RFC 5461 4.1: a new connection may give up; an established one only remembers (MUST-56).
-            reason = {
-                icmpv6.PROHIBITED: Reason.PROHIBITED,
-                icmpv6.PORT_UNREACHABLE: Reason.REFUSED,
-            }.get(code, Reason.UNREACHABLE)
-            self.finish(reason, now)
+        self.tcb.on_icmp_error(kind, code, value, protocol, quoted, offset, now)
 
-    def _path_shrank(self, mtu: int, now: Micros) -> None:
-        """RFC 8201: a believed "packet too big". What is in flight in larger pieces is sent again at once."""
-        before = self.mss
-        if mtu < icmpv6.MINIMUM_MTU or mtu - HEADERS >= before + (12 if self.use_ts else 0):
-            self.ctx.counters.drops[Drop.ICMP_NOT_BELIEVED] += 1
-            return
-        self.ctx.pmtu.learn(self.pair[:16], mtu, now)
-        self._set_mss(now)
-        if not self.board or self.state < st.ESTABLISHED:
-            return
-        loss = self.loss
-        if loss is None:
-            loss = self.loss = Loss()
-        for sent in self.board:
-            if sent.end - sent.start > self.mss and not sent.state:
-                sent.state = LOST
-                self.pipe -= sent.end - sent.start
-                loss.lost += sent.end - sent.start
-        self.touch()  # not congestion: the window stays
-
-    # Deadlines
-
-    def on_deadline(self, now: Micros) -> None:
-        if self.end_reason != Reason.NONE:
-            return
-        if self.ack_at <= now:
-            self.ack_at = NEVER
-            if self.ack_due:
-                self._send_ack(now)
-        if self.rto_at <= now:
-            if self.rto_kind == HANDSHAKE:
-                self._handshake_timeout(now)
-            elif self.rto_kind == PERSIST:
-                self._persist(now)
-            else:
-                self._timer_fired(now)
-        if self._is_over():
-            return
-        if self.pace_at <= now:
-            self.pace_at = NEVER
-            self.touch()
-        if self.aux_at <= now:
-            self.aux_at = NEVER
-            self._aux(now)
-        if not self._is_over():
-            self._arm()
-
-    def _is_over(self) -> bool:
-        return self.end_reason != Reason.NONE
-
-    def _handshake_timeout(self, now: Micros) -> None:
-        self.retries += 1
-        active = self.state == st.SYN_SENT
-        policy = self.policy
-        waited = policy.user_timeout and now - self.drs_at >= policy.user_timeout
-        if waited or self.retries > (policy.syn_retries if active else policy.synack_retries):
-            self.finish(Reason.TIMED_OUT, now)
-            return
-        self.ctx.counters.retransmitted_segments += 1
-        self._send_syn(now)
-        self._start_handshake_timer(now)
-
-    def _aux(self, now: Micros) -> None:
-        """FIN-WAIT-2 of an orphan is over, or a keep-alive is due (RFC 9293 3.8.4)."""
-        policy = self.policy
-        if self.state == st.FIN_WAIT_2 and self.orphan:
-            self._leave_record(Reason.CLOSED, policy.time_wait, now, reset=False)
-            return
-        if not policy.keepalive or self.state not in (st.ESTABLISHED, st.CLOSE_WAIT):
-            return
-        idle = now - self.heard_at
-        if idle < policy.keepalive_idle:
-            self.aux_at = Micros(self.heard_at + policy.keepalive_idle)
-            return
-        probes = (idle - policy.keepalive_idle) // policy.keepalive_interval
-        if probes >= policy.keepalive_count or (policy.user_timeout and idle > policy.user_timeout and probes):
-            self.finish(Reason.TIMED_OUT, now)
-            return
-        if not self.board:  # otherwise the retransmission timer asks already
-            self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, 0x60000000)
-        self.aux_at = Micros(now + policy.keepalive_interval)
-
-    # The application's verbs
-
-    def configure(self, **changes: object) -> None:
-        super().configure(**changes)
-        now = self.heard_at
-        if "keepalive" in changes or "keepalive_idle" in changes:
-            self.aux_at = Micros(now + self.policy.keepalive_idle) if self.policy.keepalive else NEVER
-            self._arm()
-        if changes.get("nodelay"):
-            self.touch()
-        if "receive_buffer" in changes:
-            self.rcv_limit = max(self.policy.receive_buffer, self.mss)
-
-    def shutdown(self, now: Micros) -> None:
-        """Half-close: FIN after what was written (RFC 9293 3.10.4). Calling it again does nothing."""
-        if self.fin_queued or self.end_reason != Reason.NONE:
-            return
-        self.fin_queued = True
-        if self.state < st.ESTABLISHED:
-            return  # queued until the handshake is complete
-        self.touch()
-
-    def close(self, now: Micros) -> None:
-        """The application is done with the session: nothing more is read. TCP finishes by itself.
-
-        With unread data the peer learns by RST (RFC 9293 3.6.1, RFC 2525 2.17). The address goes with the session.
-        """
-        if self.orphan:
-            return
-        self.orphan = True
-        unread = (self.rx is not None and self.rx.size) or self.assembler is not None
-        self._drop_receive_side()
-        if self.end_reason != Reason.NONE:
-            return
-        if self.state < st.ESTABLISHED:
-            self.finish(Reason.CLOSED, now)
-            return
-        if unread:
-            self._abort(Reason.ABORTED, now)
-            return
-        if self.owns_lease:
-            self.ctx.retire(self.lease, now)
-        self.fin_queued = True
-        if self.state == st.FIN_WAIT_2:
-            self.aux_at = Micros(now + self.policy.fin_wait_2)
-            self._arm()
-        else:
-            self.touch()
-
-    def abort(self, now: Micros) -> None:
-        """RST to the peer, and gone (RFC 9293 3.10.5)."""
-        self.orphan = True
-        self._drop_receive_side()
-        if self.end_reason == Reason.NONE:
-            self._abort(Reason.ABORTED, now)
-
-    def _abort(self, reason: Reason, now: Micros) -> None:
-        if self.state >= st.ESTABLISHED:
-            self._send_rst(self.snd_nxt, ack=True)
-            self._leave_record(reason, self.ctx.config.retiring, now, reset=True)
-        else:
-            if self.state == st.SYN_RECEIVED and self.door is None:
-                self._send_rst(self.snd_nxt, ack=True)
-            self.finish(reason, now)
-
-    def _reset_orphan(self, now: Micros) -> None:
-        self._abort(Reason.ABORTED, now)
-
-    def statistics(self) -> TcpStatistics:
-        """A snapshot, named after `struct tcp_info` where the fields fit; times in microseconds, sizes in bytes."""
-        cc, loss, tx, rx = self.cc, self.loss, self.tx, self.rx
-        return TcpStatistics(
-            state=self.state_name,
-            rto=self.rto,
-            srtt=self.srtt,
-            rttvar=self.rttvar,
-            min_rtt=self.min_rtt,
-            snd_mss=self.mss,
-            snd_cwnd=0 if cc is None else cc.cwnd,
-            snd_ssthresh=0 if cc is None else cc.ssthresh,
-            congestion=self.policy.congestion,
-            in_flight=self.pipe,
-            unacked=self.snd_nxt - self.snd_una,
-            notsent=0 if tx is None else tx.end - self.snd_nxt if tx.end > self.snd_nxt else 0,
-            sacked=0 if loss is None else loss.sacked,
-            lost=0 if loss is None else loss.lost,
-            retransmits=self.retries,
-            total_retrans=self.retransmits,
-            snd_wnd=self.snd_wnd,
-            rcv_wnd=self.rcv_adv - self.rcv_nxt,
-            rcv_space=self.rcv_limit,
-            unread=0 if rx is None else rx.size,
-            timestamps=self.use_ts,
-            sack=self.use_sack,
-            ecn=self.use_ecn,
-            snd_wscale=self.snd_wscale,
-            rcv_wscale=self.rcv_wscale,
+    def pack(self, tcb: "SleepyConnection") -> None:
+        cc = tcb.cc
+        assert cc is not None
+        self._tcb = _PACKED.pack(
+            tcb.snd_nxt & MASK,
+            tcb.rcv_nxt & MASK,
+            min(tcb.snd_wnd, _LIMIT),
+            min(tcb.max_window, _LIMIT),
+            tcb.rcv_adv - tcb.rcv_nxt,
+            tcb.rcv_limit,
+            tcb.ts_recent,
+            min(tcb.srtt, _LIMIT),
+            min(tcb.rttvar, _LIMIT),
+            min(tcb.min_rtt, _LIMIT),
+            min(tcb.retransmits, _LIMIT),
+            tcb.snd_wscale,
+            tcb.rcv_wscale,
+            tcb.use_ts * _TIMESTAMPS | tcb.use_sack * _SACK | tcb.use_ecn * _ECN | tcb.owns_lease * _OWNS_LEASE,
+            tcb.peer_mss,
+            tcb.local_port,
+            tcb.remote_port,
+            tcb.port,
+            min(cc.cwnd, _LIMIT),
+            min(cc.ssthresh, _LIMIT),
+            tcb.heard_at,
+            tcb.ts_recent_at,
         )
+        self._door = tcb.door
+        self.ctx.demux.pairs[self.pair] = self
+
+    def _wake_up(self) -> "SleepyConnection":
+        packed = self._tcb
+        assert type(packed) is bytes
+        (
+            snd_nxt, rcv_nxt, snd_wnd, max_window, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, retransmits,
+            snd_wscale, rcv_wscale, flags, peer_mss, local_port, remote_port, port, cwnd, ssthresh, heard_at,
+            ts_recent_at,
+        ) = _PACKED.unpack(packed)  # fmt: skip
+        ctx = self.ctx
+        policy = ctx.config.tcp
+        tcb = SleepyConnection(ctx, self.pair, self.lease, local_port, remote_port, heard_at, policy)
+        tcb.state = st.ESTABLISHED
+        tcb.port = port
+        tcb.owns_lease = bool(flags & _OWNS_LEASE)
+        tcb.snd_una = tcb.snd_nxt = tcb.snd_wl2 = snd_nxt
+        tcb.rcv_nxt = tcb.last_ack_sent = tcb.snd_wl1 = rcv_nxt
+        tcb.rcv_adv = rcv_nxt + offered
+        tcb.snd_wnd, tcb.max_window, tcb.rcv_limit = snd_wnd, max_window, rcv_limit
+        tcb.snd_wscale, tcb.rcv_wscale = snd_wscale, rcv_wscale
+        tcb.use_ts, tcb.use_sack, tcb.use_ecn = bool(flags & _TIMESTAMPS), bool(flags & _SACK), bool(flags & _ECN)
+        tcb.ts_recent, tcb.ts_recent_at = ts_recent, ts_recent_at
+        tcb.srtt, tcb.rttvar, tcb.min_rtt, tcb.retransmits = srtt, rttvar, min_rtt, retransmits
+        tcb.peer_mss = peer_mss
+        tcb.waken(heard_at)
+        tcb.cc = make(policy.congestion, tcb.mss, policy.initial_window * tcb.mss, ctx.congestion)
+        tcb.cc.cwnd = max(cwnd, tcb.mss)
+        if ssthresh < _LIMIT:
+            tcb.cc.ssthresh = ssthresh
+        tcb.handle = self
+        tcb.door = self._door
+        self._tcb = tcb
+        ctx.demux.pairs[self.pair] = tcb
+        ctx.stay_awake(tcb, heard_at)
+        return tcb
+
+
+class SleepyConnection(Connection):
+    """A connection that packs itself away when it is idle."""
+
+    __slots__ = ()
+
+    def fall_asleep(self, now: Micros) -> bool:
+        if self.end_reason != Reason.NONE:
+            return True
+        rx, tx, handle = self.rx, self.tx, self.handle
+        if (
+            now - self.heard_at < IDLE
+            or now - self.delivered_at < IDLE
+            or self.state != st.ESTABLISHED
+            or self.board
+            or (tx is not None and tx.end > tx.start)
+            or (rx is not None and rx.size)
+            or self.assembler is not None
+            or self.fin_queued
+            or self.peer_fin >= 0
+            or self.deadline != NEVER
+            or self.touched
+            or self.ack_due
+            or self.stage is not None
+            or self.policy is not self.ctx.config.tcp
+            or self.ce_seen
+            or not isinstance(handle, TcpSession)
+        ):
+            return False
+        handle.pack(self)
+        self.handle = None
+        return True
+
+    def waken(self, now: Micros) -> None:
+        """What follows from the other variables."""
+        self._set_mss(now)
+        policy = self.policy
+        if self.srtt:
+            self.rto = Micros(min(max(self.srtt + max(4 * self.rttvar, 1000), policy.rto_min), policy.rto_max))
+
+
+def answer_syn(
+    ctx: Context, pair: bytes, lease: Lease, ports: tuple[int, int], syn: Syn, policy: TcpPolicy, now: Micros
+) -> SleepyConnection:
+    """A half-open session for a SYN that came to a door; `Connection.passive`, with its handle."""
+    connection = SleepyConnection.passive(ctx, pair, lease, ports, syn, policy, now)
+    connection.handle = TcpSession(connection)
+    return connection
+
+
+def open_session(
+    ctx: Context, pair: bytes, lease: Lease, ports: tuple[int, int], policy: TcpPolicy, now: Micros
+) -> SleepyConnection:
+    """A session whose SYN goes out; `Connection.active`, with its handle."""
+    connection = SleepyConnection.active(ctx, pair, lease, *ports, policy, now)
+    connection.handle = TcpSession(connection)
+    return connection

@@ -13,7 +13,7 @@ from umuxstack.core.address.lease import Lease
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import BadArgument, Reason
 from umuxstack.core.events import EventKind
-from umuxstack.core.network.endpoint import Receiver
+from umuxstack.core.network.endpoint import Receiver, Waitable
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer
 from umuxstack.core.session.send_buffer import SendBuffer
@@ -139,6 +139,7 @@ class Tcb(Session):
         "dsack",
         "ecn_point",
         "fin_queued",
+        "handle",
         "heard_at",
         "iss",
         "last_ack_sent",
@@ -190,6 +191,7 @@ class Tcb(Session):
     ) -> None:
         super().__init__(ctx, pair, lease, TCP, local_port, remote_port)
         self.policy = policy
+        self.handle: Waitable | None = None  # what the application holds (tcp/session.py)
         self.state = st.CLOSED
         self.owns_lease = False
         self.orphan = False  # the application has closed
@@ -257,6 +259,12 @@ class Tcb(Session):
         self.aux_at: Micros = NEVER  # keep-alive, FIN-WAIT-2
         self.pace_at: Micros = NEVER
 
+    def _wake(self) -> None:
+        """Readiness changed: whoever holds the session hears of it."""
+        handle = self.handle
+        if handle is not None:
+            self.ctx.wake(handle)
+
     # The clock
 
     def _arm(self) -> None:
@@ -321,7 +329,8 @@ class Tcb(Session):
         ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(self.pair[:16]), reason)
         if self.door is not None:
             self.door.on_ended(self, now)
-        ctx.wake(self)
+        self._wake()
+        self.handle = None  # it keeps us from now on; a cycle would wait for the garbage collector
 
     def _drop_send_side(self) -> None:
         if self.tx is not None:
