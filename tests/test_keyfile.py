@@ -113,12 +113,13 @@ def test_choices_below_the_ceiling_leave_the_file(path: Path) -> None:
     with KeyFile.open(path) as keys:
         ledger = keys.ledger(prefix())
         ledger.grant(10)
-        for counter in (5, 15, 1000):  # 5 lies below the ceiling already
+        for counter in (9, 10, 19, 20, 1000):  # 9 lies below the ceiling already, 10 is where a next run would begin
             ledger.record(counter)
+        assert ledger.chosen == {10, 19, 20, 1000}
         ledger.grant(10)
-        assert ledger.chosen == {1000}
+        assert ledger.chosen == {20, 1000}
     entry = json.loads(path.read_text())["prefixes"]["2001:db8::/64"]
-    assert entry == {"ceiling": "14", "chosen": ["3e8"]}
+    assert entry == {"ceiling": "14", "chosen": ["14", "3e8"]}
 
 
 @pytest.mark.rule("UM-24")

@@ -227,6 +227,13 @@ def test_a_durable_scheme_refuses_a_choice_that_was_not_recorded() -> None:
         sealed.examine(address)
 
 
+@pytest.mark.parametrize(("counter", "must"), [(99, False), (100, True)])
+def test_the_counter_at_the_ceiling_is_the_first_that_a_choice_must_record(counter: int, must: bool) -> None:
+    """There the next run begins."""
+    sealed = SealedScheme(prefix(64), KEY, ceiling=100)
+    assert sealed.must_record(sealed.prefix.make(sealed.seal(counter))) is must
+
+
 def test_a_choice_below_the_ceiling_needs_no_record() -> None:
     """The next run begins at the ceiling: it cannot be issued again."""
     sealed = SealedScheme(prefix(64), KEY, ceiling=100)

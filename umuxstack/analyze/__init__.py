@@ -1,0 +1,1 @@
+"""Calculations behind the documentation's numbers; nothing here is needed by a running stack."""
