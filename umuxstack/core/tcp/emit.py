@@ -4,17 +4,12 @@ Every segment that carries ACK also carries the newest window, and pays what
 acknowledgement is due. Sequence numbers are masked to 32 bits here.
 """
 
-from typing import Final
-
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import HEADERS, Tcb
 from umuxstack.core.units import NEVER, TCP, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
-
-_VERSION: Final = 0x60000000
-_ECT0: Final = 2 << 20  # RFC 3168 5: ECN-capable transport, in the traffic class
 
 
 class Emitter(Tcb):
@@ -30,12 +25,16 @@ class Emitter(Tcb):
         size = len(payload)
         if self.ce_seen:
             flags |= wire.ECE
+        urgent = 0
+        if self.snd_up > seq:
+            urgent = min(self.snd_up - seq, 65535)
+            flags |= wire.URG
         if self.use_ts:
             length = 32 + size
             header = wire.build_with_timestamp(
                 first_word, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16],
                 self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x8000 | flags, window,
-                (self.psum + length) % 65535, 0,
+                (self.psum + length) % 65535, urgent,
                 wire.TIMESTAMP_HEAD, (now // 1000 + self.ts_offset) & MASK, self.ts_recent,
             )  # fmt: skip
         else:
@@ -43,7 +42,7 @@ class Emitter(Tcb):
             header = wire.build(
                 first_word, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16],
                 self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x5000 | flags, window,
-                (self.psum + length) % 65535, 0,
+                (self.psum + length) % 65535, urgent,
             )  # fmt: skip
         self.out.append((header, payload, gso_size, wire.CHECKSUM))
         self.last_ack_sent = self.rcv_nxt
@@ -57,7 +56,7 @@ class Emitter(Tcb):
         """A segment in any other shape: SYN, SACK, RST."""
         length = 20 + len(options) + len(payload)
         header = wire.build(
-            _VERSION, length, TCP, self.ctx.config.hop_limit, self.pair[16:], self.pair[:16],
+            self.first_word, length, TCP, self.ctx.config.hop_limit, self.pair[16:], self.pair[:16],
             self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK if flags & wire.ACK else 0,
             (5 + len(options) // 4) << 12 | flags, window, (self.psum + length) % 65535, 0,
         )  # fmt: skip
@@ -81,7 +80,7 @@ class Emitter(Tcb):
             self.ack_now = False
             self.ack_at = NEVER
             return
-        self._emit(wire.ACK, self.snd_nxt, b"", 0, now, _VERSION)
+        self._emit(wire.ACK, self.snd_nxt, b"", 0, now, self.first_word)
 
     def _send_syn(self, now: Micros) -> None:
         """SYN or SYN-ACK, by the state."""
@@ -108,7 +107,7 @@ class Emitter(Tcb):
             flags |= wire.ACK
             if self.use_ecn:
                 flags |= wire.ECE
-        elif policy.ecn and not self.retries:  # RFC 3168 6.1.1.1: without ECN when the first SYN went unanswered
+        elif self._hears_ecn() and not self.retries:  # RFC 3168 6.1.1.1: without ECN when the first SYN went unanswered
             flags |= wire.ECE | wire.CWR
         self.syn_flags = flags
         self._emit_with_options(flags, self.iss, options, window)
@@ -131,5 +130,7 @@ class Emitter(Tcb):
         if edge - self.rcv_adv >= self.mss or (edge > self.rcv_adv and 2 * (edge - self.rcv_adv) >= self.rcv_limit):
             self.rcv_adv = edge
         scale = self.rcv_wscale
-        window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
-        return min(65535, window)
+        window = min(65535, (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale)
+        # Rounded up, or the right edge would move back (RFC 7323 2.4); so what the rounding promises must be taken.
+        self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + (window << scale))
+        return window
