@@ -5,7 +5,7 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 `next_deadline`. The stack never asks for the time, never blocks, calls nobody.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from umuxstack.core.address.lease import EA, SERVICE, SHARED, Lease
 from umuxstack.core.address.pool import AddressPool, PoolStatistics
@@ -35,8 +35,9 @@ from umuxstack.core.listen.service import ServiceListener
 from umuxstack.core.network.endpoint import Receiver, Waitable
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
-from umuxstack.core.session.context import Context, Outgoing
+from umuxstack.core.session.context import Context, Outgoing, TraceLine
 from umuxstack.core.session.pair_mux import PairMux
+from umuxstack.core.tcp.congestion.registry import find, register
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.udp.session import Binding, Opener, UdpSession, UdpSocket
 from umuxstack.core.units import Address, Micros
@@ -47,10 +48,24 @@ AnySession = TcpSession | UdpSession | EchoSession
 class Stack(Opener):
     """One host's TCP/IPv6. Any number of them live in one process."""
 
-    def __init__(self, config: StackConfig, entropy: Entropy, now: Micros, *, scheme: Scheme | None = None) -> None:
-        """`scheme`: in the place of the one that `config` names, when the host keeps a key file (UM-13)."""
+    def __init__(
+        self,
+        config: StackConfig,
+        entropy: Entropy,
+        now: Micros,
+        *,
+        scheme: Scheme | None = None,
+        congestion: Mapping[str, type] | None = None,
+    ) -> None:
+        """`scheme`: in the place of the one that `config` names, when the host keeps a key file (UM-13).
+
+        `congestion`: algorithms of this stack's own, by name (docs/congestion.md).
+        """
         self.config = config
         self._ctx = ctx = Context(config, entropy)
+        for name, algorithm in (congestion or {}).items():
+            register(name, algorithm, ctx.congestion)
+        find(config.tcp.congestion, ctx.congestion)  # an unknown name is an error now, not when a packet comes
         self.counters: Counters = ctx.counters
         prefix = Prefix(config.prefix, config.prefix_length)
         self._reassembly = Reassembly(ctx.counters)
@@ -86,6 +101,7 @@ class Stack(Opener):
     def advance(self, now: Micros) -> None:
         """Time has come to `now`: fires what is due, forgets what is over, refills the pool a little."""
         ctx = self._ctx
+        ctx.clock = now
         ctx.timers.expire(now)
         for queue in ctx.quiet.values():
             while queue and queue[0].expires() <= now:
@@ -102,6 +118,7 @@ class Stack(Opener):
     def take_output(self, now: Micros) -> list[Outgoing]:
         """Gives every session with something to send its turn; returns the packets for the link, in order."""
         ctx = self._ctx
+        ctx.clock = now
         receive = self._ingress.receive
         while ctx.touched or ctx.loop:
             touched, ctx.touched = ctx.touched, []
@@ -148,6 +165,10 @@ class Stack(Opener):
         if len(self._reassembly):
             at = min(at, self._reassembly.next_deadline())
         return Micros(at)
+
+    def watch(self, sink: list[TraceLine] | None) -> None:
+        """From now on every TCP session writes what it does into `sink` (docs/tracing.md); None: no longer."""
+        self._ctx.trace = sink
 
     # Verbs: TCP
 

@@ -61,7 +61,7 @@ class Ingress:
             return
         counters.bytes_in += end - base
         protocol = buf[base + 6]
-        if protocol == TCP or protocol == UDP:
+        if protocol == TCP or protocol == UDP:  # noqa: SIM109
             owner = self.demux.pairs.get(buf[base + 8 : base + 40])
             if owner is not None:
                 owner.receive(buf, base, base + 40, end, protocol, gso_size, csum_ok, now)

@@ -28,6 +28,9 @@ checksum field stands; the field holds the folded pseudo-header sum, not complem
 length. 0: the checksum is complete.
 """
 
+TraceLine = tuple[Micros, str, object, tuple[object, ...]]
+"""(time, kind, session, values) of one thing that a TCP session did; see docs/tracing.md."""
+
 RawEvent = tuple[Micros, EventKind, str, Address | None, Address | None, Reason, str]
 
 
@@ -42,6 +45,7 @@ class Context:
     __slots__ = (
         "_swept",
         "awake",
+        "clock",
         "config",
         "congestion",
         "counters",
@@ -58,6 +62,7 @@ class Context:
         "sweep_at",
         "timers",
         "touched",
+        "trace",
     )
 
     def __init__(self, config: StackConfig, entropy: Entropy) -> None:
@@ -75,6 +80,8 @@ class Context:
         self.events: deque[RawEvent] = deque(maxlen=65536)  # the oldest go when nobody drains them
         self.quiet: dict[Micros, deque[Expiring]] = {}  # by duration: each queue is in order of expiry
         self.awake: deque[Drowsy] = deque()  # sessions that may be packed when they have been idle
+        self.clock: Micros = Micros(0)  # the time of the newest input, for traces only
+        self.trace: list[TraceLine] | None = None  # see Stack.watch
         self._swept = 0
         self.sweep_at: Micros = NEVER  # when to look at them next
         self.memory = 0  # bytes that all buffers hold now

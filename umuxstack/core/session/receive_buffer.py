@@ -65,6 +65,14 @@ class ReceiveBuffer:
         self.size -= limit - room
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
+    def peek(self, at: int) -> bytes:
+        """The one byte at this distance from the front, which stays where it is."""
+        for chunk in self.chunks:
+            if at < len(chunk):
+                return bytes(chunk[at : at + 1])
+            at -= len(chunk)
+        return b""
+
 
 class Assembler:
     """Data beyond a gap."""

@@ -13,7 +13,7 @@ from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind
 from umuxstack.core.session.context import Context
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.congestion.registry import make
+from umuxstack.core.tcp.congestion.registry import find, make
 from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
@@ -73,7 +73,7 @@ class Connection(ReceiveHalf):
         self._choose_scale()
         self._enter(st.SYN_RECEIVED)
         self._take_syn(seq, window, options, now)
-        self.use_ecn = policy.ecn and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
+        self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
         self.snd_nxt = self.iss + 1
         self._send_syn(now)
         self._start_handshake_timer(now)
@@ -134,6 +134,8 @@ class Connection(ReceiveHalf):
             self._other_ports(buf, base, offset, end, sport, dport, seq, bits, now)
             return
         self.heard_at = now
+        if self.ctx.trace is not None:
+            self.ctx.clock = now
         if (
             bits & 0xFFF7 == _ORDINARY
             and self.use_ts
@@ -198,7 +200,7 @@ class Connection(ReceiveHalf):
                     self._measured(max(elapsed, 1000))
             elif not self.retries:
                 self._measured(max(now - self.ts_recent_at, 1000))
-            self.use_ecn = self.policy.ecn and flags & (wire.ECE | wire.CWR) == wire.ECE
+            self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE
             self.snd_una = ack
             self.snd_wl2 = ack
             self._establish(now)
@@ -344,7 +346,9 @@ class Connection(ReceiveHalf):
         if not self._after_ack(now):
             return
 
-        # "Sixth, check the URG bit": docs/wire.md says what we do with it.
+        # "Sixth, check the URG bit"
+        if flags & wire.URG and self.state in (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2):
+            self._urgent_received(seq + urgent)
         # "Seventh, process the segment text"
         state = self.state
         if size:
@@ -646,14 +650,21 @@ class Connection(ReceiveHalf):
             self.finish(Reason.TIMED_OUT, now)
             return
         if not self.board:  # otherwise the retransmission timer asks already
-            self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, 0x60000000)
+            self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, self.first_word)
         self.aux_at = Micros(now + policy.keepalive_interval)
 
     # The application's verbs
 
     def configure(self, **changes: object) -> None:
+        name = changes.get("congestion")
+        if name is not None:
+            find(str(name), self.ctx.congestion)
         super().configure(**changes)
         now = self.heard_at
+        if name is not None and self.cc is not None:
+            old = self.cc  # TCP_CONGESTION: the new algorithm begins where the old one stood
+            self.cc = make(str(name), self.mss, self.policy.initial_window * self.mss, self.ctx.congestion)
+            self.cc.cwnd, self.cc.ssthresh = old.cwnd, old.ssthresh
         if "keepalive" in changes or "keepalive_idle" in changes:
             self.aux_at = Micros(now + self.policy.keepalive_idle) if self.policy.keepalive else NEVER
             self._arm()
@@ -729,7 +740,7 @@ class Connection(ReceiveHalf):
             snd_mss=self.mss,
             snd_cwnd=0 if cc is None else cc.cwnd,
             snd_ssthresh=0 if cc is None else cc.ssthresh,
-            congestion=self.policy.congestion,
+            congestion=self.policy.congestion if cc is None else cc.name,
             in_flight=self.pipe,
             unacked=self.snd_nxt - self.snd_una,
             notsent=0 if tx is None else tx.end - self.snd_nxt if tx.end > self.snd_nxt else 0,

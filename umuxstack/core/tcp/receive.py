@@ -9,6 +9,7 @@ from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.send import SendHalf
+from umuxstack.core.tcp.tcb import Urgent
 from umuxstack.core.units import Buffer, Micros
 
 
@@ -36,6 +37,8 @@ class ReceiveHalf(SendHalf):
         rx = self.rx
         if rx is None or not rx.size:
             return b""
+        if self.urgent is not None:
+            limit = self._before_urgent(limit, now)
         data = rx.take(limit)
         self._was_read(len(data), now)
         return data
@@ -45,9 +48,57 @@ class ReceiveHalf(SendHalf):
         rx = self.rx
         if rx is None:
             return b""
+        if self.urgent is not None:
+            return self.read(rx.size, now)
         chunk = rx.take_chunk()
         self._was_read(len(chunk), now)
         return chunk
+
+    # Urgent data (RFC 9293 3.8.5, MUST-30 to MUST-34; RFC 6093): the byte before the pointer, as all sockets have it
+
+    def _urgent_received(self, pointer: int) -> None:
+        if pointer <= self.rcv_nxt - (0 if self.rx is None else self.rx.size):
+            return  # that byte was read already
+        if self.urgent is None or pointer > self.urgent.pointer:
+            inline = self.urgent is not None and self.urgent.inline
+            self.urgent = Urgent(pointer)
+            self.urgent.inline = inline
+            self._wake()
+
+    @property
+    def urgent_pending(self) -> bool:
+        """The peer has announced urgent data that was not read yet (MUST-32)."""
+        return self.urgent is not None
+
+    def read_urgent(self) -> bytes:
+        """The urgent byte, out of band (MSG_OOB); b"" when there is none or it has not arrived."""
+        urgent, rx = self.urgent, self.rx
+        if urgent is None:
+            return b""
+        if urgent.byte is None and rx is not None:
+            at = self._until_urgent(rx, urgent)
+            if 0 <= at < rx.size:
+                urgent.byte = rx.peek(at)
+        return urgent.byte or b""
+
+    def _until_urgent(self, rx: ReceiveBuffer, urgent: Urgent) -> int:
+        """Unread bytes before the urgent one."""
+        fin = 1 if 0 <= self.peer_fin < self.rcv_nxt else 0
+        return urgent.pointer - 1 - (self.rcv_nxt - fin - rx.size)
+
+    def _before_urgent(self, limit: int, now: Micros) -> int:
+        """How much of `limit` may be read at once: reading stops at the mark, and steps over the urgent byte."""
+        urgent, rx = self.urgent, self.rx
+        assert urgent is not None
+        assert rx is not None
+        at = self._until_urgent(rx, urgent)
+        if at > 0:
+            return min(limit, at)
+        self.urgent = None
+        if at == 0 and not urgent.inline:
+            rx.take(1)
+            self._was_read(1, now)
+        return limit
 
     def _was_read(self, count: int, now: Micros) -> None:
         self.ctx.memory -= count

@@ -10,7 +10,7 @@ from typing import Final
 
 from umuxstack.core.errors import Reason
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.congestion.base import LOSS, OPEN, RECOVERY, RateSample
+from umuxstack.core.tcp.congestion.base import LOSS, OPEN, PHASES, RECOVERY, RateSample
 from umuxstack.core.tcp.emit import Emitter
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import IN_FLIGHT, LOST, PERSIST, PROBE, REORDER, RTO, SACKED, Loss, Sent
@@ -115,6 +115,11 @@ class Recovery(Emitter):
                 self.loss = None  # all repaired: an orderly session carries none of this
         if ack > una or delivered:
             self._set_timer(now, restart=True)
+        if self.ctx.trace is not None and cc is not None:
+            phase = OPEN if self.loss is None else self.loss.phase
+            self._trace(
+                "acked", ack - self.iss, cc.cwnd, cc.ssthresh, self.pipe, self.srtt, self.rttvar, rtt, PHASES[phase]
+            )
 
     def _later(self, one: Sent | None, other: Sent) -> Sent:
         """The one that was transmitted later (RFC 8985 6.1)."""
@@ -273,6 +278,8 @@ class Recovery(Emitter):
         sent.state = LOST
         self.pipe -= length
         loss.lost += length
+        if self.ctx.trace is not None:
+            self._trace("lost", sent.start - self.iss, sent.end - self.iss)
 
     def _count_duplicates(self, loss: Loss, ack: int, una: int, duplicate: bool, delivered: int) -> None:
         """RFC 5681 3.2 and 6582, for a peer without SACK: three duplicates mean that the first segment is lost."""

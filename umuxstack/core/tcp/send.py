@@ -15,8 +15,7 @@ from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, PERSIST, Loss, Sent
 from umuxstack.core.units import NEVER, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 
-_PLAIN: Final = 0x60000000
-_ECT0: Final = 0x60000000 | 2 << 20  # RFC 3168 5: ECN-capable transport
+_ECT0: Final = 2 << 20  # RFC 3168 5: ECN-capable transport, in the traffic class
 
 
 class SendHalf(Recovery):
@@ -67,6 +66,13 @@ class SendHalf(Recovery):
         self.ctx.memory += size
         self.touch()
         return size
+
+    def write_urgent(self, data: Buffer, now: Micros) -> int:
+        """As `write`, and the last byte taken is urgent (MSG_OOB; RFC 9293 3.8.5)."""
+        taken = self.write(data, now)
+        if taken and self.tx is not None:
+            self.snd_up = self.tx.end
+        return taken
 
     @property
     def unsent(self) -> int:
@@ -127,6 +133,8 @@ class SendHalf(Recovery):
         if not self.board and self.srtt and tx is not None:
             cc.on_idle(now - self.delivered_at, self.rto)
             allowance = self._allowance()
+        if self.snd_up > nxt:
+            largest = mss  # a super-segment has one urgent pointer, its pieces need one each
         rate = cc.pacing_rate(self.srtt)
         if rate:
             largest = max(min(largest, rate // 1000 // mss * mss), 2 * mss)
@@ -191,9 +199,10 @@ class SendHalf(Recovery):
         cc = self.cc
         if cc is not None and cc.wants_samples:
             if not self.board:
-                self.delivered_at = now
+                self.delivered_at = self.sample_at = now
             sent.delivered = self.delivered
             sent.delivered_at = self.delivered_at
+            sent.window_at = self.sample_at
             sent.limited = last
         self.board.append(sent)
         self.pipe += stop - seq
@@ -207,13 +216,15 @@ class SendHalf(Recovery):
         if fin:
             flags |= wire.FIN
             self._enter(st.LAST_ACK if self.state == st.CLOSE_WAIT else st.FIN_WAIT_1)
-        first_word = _PLAIN
+        first_word = self.first_word
         if self.use_ecn and size:
-            first_word = _ECT0
+            first_word |= _ECT0
             if self.cwr_due:
                 self.cwr_due = False
                 flags |= wire.CWR
         self._emit(flags, seq, payload, self.mss if size > self.mss else 0, now, first_word)
+        if self.ctx.trace is not None:
+            self._trace("sent", seq - self.iss, stop - self.iss, False)
 
     # Repair
 
@@ -272,7 +283,9 @@ class SendHalf(Recovery):
         segments = max(1, -(-size // self.mss))
         self.retransmits += segments
         self.ctx.counters.retransmitted_segments += segments
-        self._emit(flags, sent.start, payload, self.mss if size > self.mss else 0, now, _PLAIN)
+        self._emit(flags, sent.start, payload, self.mss if size > self.mss else 0, now, self.first_word)
+        if self.ctx.trace is not None:
+            self._trace("sent", sent.start - self.iss, sent.end - self.iss, True)
 
     def _send_probe(self, now: Micros) -> bool:
         """A tail loss probe out of new data, one segment beyond the congestion window if need be."""
@@ -309,7 +322,7 @@ class SendHalf(Recovery):
             return
         # As most stacks: an old sequence number, so that a peer with a shut window must answer (MUST-36 asks for
         # a probe, not for data in it; the byte itself would have to be accounted for).
-        self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, _PLAIN)
+        self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, self.first_word)
         self.rto_kind = PERSIST
         self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
 
@@ -321,11 +334,12 @@ class SendHalf(Recovery):
             sample = self.sample = RateSample()
         sample.prior_delivered = newest.delivered
         sample.delivered = self.delivered - newest.delivered
+        # draft-cheng-iccrg-delivery-rate-estimation: the longer of the two spans, so that compressed ACKs
+        # make no path look fast.
         ack_elapsed = now - newest.delivered_at
-        send_elapsed = newest.at - newest.delivered_at
-        sample.interval = max(ack_elapsed, send_elapsed)
-        if newest.rexmit:
-            sample.interval = 0
+        send_elapsed = newest.at - newest.window_at
+        sample.interval = 0 if newest.rexmit else max(ack_elapsed, send_elapsed)
+        self.sample_at = newest.at
         sample.rtt = rtt
         sample.app_limited = newest.limited
         return sample

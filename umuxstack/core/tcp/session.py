@@ -162,6 +162,19 @@ class TcpSession(Waitable):
         """
         return self.tcb.write(data, now)
 
+    def write_urgent(self, data: Buffer, now: Micros) -> int:
+        """As `write`, and the last byte taken is urgent (MSG_OOB; RFC 9293 3.8.5)."""
+        return self.tcb.write_urgent(data, now)
+
+    @property
+    def urgent_pending(self) -> bool:
+        """The peer has announced urgent data that was not read yet."""
+        return not self.asleep and self.tcb.urgent_pending
+
+    def read_urgent(self) -> bytes:
+        """The urgent byte, out of band; b"" when there is none. Ordinary reading stops before it and leaves it out."""
+        return b"" if self.asleep else self.tcb.read_urgent()
+
     def configure(self, **changes: object) -> None:
         """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
         self.tcb.configure(**changes)
@@ -281,6 +294,7 @@ class SleepyConnection(Connection):
             or self.stage is not None
             or self.policy is not self.ctx.config.tcp
             or self.ce_seen
+            or self.urgent is not None
             or not isinstance(handle, TcpSession)
         ):
             return False

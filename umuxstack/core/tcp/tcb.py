@@ -20,7 +20,9 @@ from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.session.session import Session
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import CongestionControl, RateSample
+from umuxstack.core.tcp.congestion.registry import find
 from umuxstack.core.tcp.isn import initial_sequence_number
+from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.units import NEVER, TCP, Address, Micros
 
 # What the retransmission timer is running for
@@ -43,7 +45,18 @@ LARGEST: Final = 65535 - 60  # most bytes behind the IPv6 header, less a TCP hea
 class Sent:
     """A range of sequence numbers as it was last transmitted: up to a whole super-segment."""
 
-    __slots__ = ("at", "delivered", "delivered_at", "end", "first_at", "limited", "rexmit", "start", "state")
+    __slots__ = (
+        "at",
+        "delivered",
+        "delivered_at",
+        "end",
+        "first_at",
+        "limited",
+        "rexmit",
+        "start",
+        "state",
+        "window_at",
+    )
 
     def __init__(self, start: int, end: int, at: Micros) -> None:
         self.start = start
@@ -53,7 +66,8 @@ class Sent:
         self.rexmit = False
         self.delivered = 0  # the session's total when this was sent (for rate samples)
         self.delivered_at = at
-        self.first_at = at
+        self.first_at = at  # when it was sent for the first time
+        self.window_at = at  # when the sampling window that it belongs to began to be sent
         self.limited = False
 
     def split(self, at: int) -> "Sent":
@@ -61,7 +75,7 @@ class Sent:
         rest = Sent(at, self.end, self.at)
         rest.state, rest.rexmit = self.state, self.rexmit
         rest.delivered, rest.delivered_at = self.delivered, self.delivered_at
-        rest.first_at, rest.limited = self.first_at, self.limited
+        rest.first_at, rest.window_at, rest.limited = self.first_at, self.window_at, self.limited
         self.end = at
         return rest
 
@@ -117,6 +131,17 @@ class Loss:
         self.undo_bytes = 0  # retransmitted and not yet reported as duplicate
 
 
+class Urgent:
+    """Urgent data that the peer announced (RFC 9293 3.8.5); BSD's way: the one byte before the pointer."""
+
+    __slots__ = ("byte", "inline", "pointer")
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer  # RCV.UP: the sequence number behind the urgent byte
+        self.byte: bytes | None = None  # once taken out of the stream
+        self.inline = False
+
+
 class Tcb(Session):
     """One session's variables. Behaviour is added file by file: emit, recovery, send, receive, session."""
 
@@ -139,6 +164,7 @@ class Tcb(Session):
         "dsack",
         "ecn_point",
         "fin_queued",
+        "first_word",
         "handle",
         "heard_at",
         "iss",
@@ -166,9 +192,11 @@ class Tcb(Session):
         "rttvar",
         "rx",
         "sample",
+        "sample_at",
         "small",
         "snd_nxt",
         "snd_una",
+        "snd_up",
         "snd_wl1",
         "snd_wl2",
         "snd_wnd",
@@ -180,6 +208,7 @@ class Tcb(Session):
         "ts_recent",
         "ts_recent_at",
         "tx",
+        "urgent",
         "use_ecn",
         "use_sack",
         "use_ts",
@@ -217,11 +246,16 @@ class Tcb(Session):
         self.use_ecn = False
         self.ts_recent = 0
         self.ts_recent_at: Micros = now
-        self.ts_offset = ctx.entropy.keyed_hash(pair, 4)
+        secret = ctx.entropy.keyed_hash(pair)
+        self.ts_offset = secret & MASK  # RFC 7323 5.4: the clock starts anywhere
+        # The header's first 32 bits. RFC 6437 3: a flow label that looks random and stays with the flow.
+        self.first_word = 0x60000000 | secret >> 44
         self.last_ack_sent = 0
 
         self.tx: SendBuffer | None = None
         self.fin_queued = False
+        self.snd_up = 0  # SND.UP: urgent data ends here
+        self.urgent: Urgent | None = None
         self.small = 0  # end of the last segment sent below full size (Nagle after Minshall)
         self.want_write = False
         self.rx: ReceiveBuffer | None = None
@@ -239,6 +273,7 @@ class Tcb(Session):
         self.sample: RateSample | None = None
         self.delivered = 0
         self.delivered_at: Micros = now
+        self.sample_at: Micros = now  # when the range whose delivery set `delivered_at` was sent
         self.ecn_point = 0
         self.ce_seen = False  # we owe the peer an ECE
         self.cwr_due = False
@@ -280,6 +315,10 @@ class Tcb(Session):
         if at < self.armed:
             self.ctx.timers.arm(self, at)
 
+    def _hears_ecn(self) -> bool:
+        """Marks are worth asking for only if the congestion control reacts to them."""
+        return self.policy.ecn and find(self.policy.congestion, self.ctx.congestion).hears_ecn
+
     # The state
 
     @property
@@ -293,6 +332,14 @@ class Tcb(Session):
     def _enter(self, state: int) -> None:
         """The only place where the state changes."""
         self.state = state
+        if self.ctx.trace is not None:
+            self._trace("state", st.NAMES[state])
+
+    def _trace(self, kind: str, *values: object) -> None:
+        """One line for whoever watches (`Context.trace`); costs nothing when nobody does."""
+        trace = self.ctx.trace
+        if trace is not None:
+            trace.append((self.ctx.clock, kind, self.handle or self, values))
 
     def configure(self, **changes: object) -> None:
         """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
