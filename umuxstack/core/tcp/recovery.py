@@ -80,7 +80,7 @@ class Recovery(Emitter):
                 upto = min(tx.end, ack)
                 self.ctx.memory -= upto - tx.start
                 tx.release(upto)
-                if self.want_write and self._room() * 3 >= self.policy.send_buffer:
+                if self.want_write and self._roomy():
                     self.want_write = False
                     self._wake()
         if blocks:
@@ -448,6 +448,10 @@ class Recovery(Emitter):
 
     def _room(self) -> int:
         raise AssertionError
+
+    def _roomy(self) -> bool:
+        """Room worth a wake-up: a third of the buffer."""
+        return self._room() * 3 >= self.policy.send_buffer
 
     def _rate_sample(self, newest: Sent | None, rtt: int, now: Micros) -> RateSample | None:
         raise AssertionError

@@ -36,8 +36,11 @@ class SendHalf(Recovery):
 
     @property
     def writable(self) -> bool:
-        """There is room in the send buffer, or writing would say at once why not."""
-        return self.ended or self.fin_queued or (self.state >= st.ESTABLISHED and self._room() > 0)
+        """There is room worth a wake-up (a third of the buffer), or writing would say at once why not.
+
+        `write` takes bytes into less room as well. Whoever left it less is told when this becomes true again.
+        """
+        return self.ended or self.fin_queued or (self.state >= st.ESTABLISHED and self._roomy())
 
     def write(self, data: Buffer, now: Micros) -> int:
         """Takes `data` or its beginning; returns how many bytes, 0 when there is no room.
@@ -52,11 +55,9 @@ class SendHalf(Recovery):
             self.want_write = True
             return 0
         size = len(data)
-        if size > room:
-            self.want_write = True
-            if size > room + LARGEST:  # a little over is better than a copy
-                data = data[:room]
-                size = room
+        if size > room + LARGEST:  # a little over is better than a copy
+            data = data[:room]
+            size = room
         if not size:
             return 0
         tx = self.tx
@@ -64,6 +65,8 @@ class SendHalf(Recovery):
             tx = self.tx = SendBuffer(self.iss + 1 if self.state < st.ESTABLISHED else self.snd_nxt)
         tx.append(data if type(data) is bytes else bytes(data))
         self.ctx.memory += size
+        if not self._roomy():
+            self.want_write = True
         self.touch()
         return size
 
