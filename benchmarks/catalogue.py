@@ -1,0 +1,68 @@
+"""What is measured: one entry per row of the table, in the order of a run."""
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from benchmarks import core_alone, traffic
+from benchmarks.harness import KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP, Arena
+
+HIGHER: Final = "higher"
+LOWER: Final = "lower"
+
+
+@attrs.frozen
+class Measurement:
+    """`variants[0]` is what the others are compared with. `goals`: what a variant must reach, by name."""
+
+    name: str
+    title: str
+    unit: str
+    better: str
+    variants: tuple[str, ...]
+    sample: Callable[[Arena, str], float]
+    goals: dict[str, float] = attrs.field(factory=dict)
+    absolute: bool = False  # goals and regressions are about the value itself, not its ratio to `variants[0]`
+    once: bool = False  # one round is enough: it hardly varies, or takes long
+
+
+STACKS: Final = (KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP)
+
+CATALOGUE: Final = (
+    Measurement("bulk_in", "bulk in", "Gbit/s", HIGHER, STACKS, traffic.bulk_in, {UMUX: 0.85}),
+    Measurement("bulk_out", "bulk out", "Gbit/s", HIGHER, STACKS, traffic.bulk_out, {UMUX: 0.7}),
+    Measurement(
+        "connect_in", "connect, byte each way, close: to us", "per s", HIGHER, STACKS, traffic.connect_in, {UMUX: 0.7}
+    ),
+    Measurement(
+        "connect_out", "connect, byte each way, close: from us", "per s", HIGHER, STACKS, traffic.connect_out,
+        {UMUX: 0.7},
+    ),
+    Measurement(
+        "request_response", "1-byte request/response, 16 clients", "per s", HIGHER, STACKS, traffic.request_response,
+        {UMUX: 0.45},
+    ),
+    Measurement("ping_pong", "ping-pong on one core, p50", "µs", LOWER, STACKS, traffic.ping_pong, {UMUX: 3.0}),
+    Measurement(
+        "workers", "request/response, one and two workers", "per s", HIGHER, (f"1 × {UMUX}", f"2 × {UMUX}"),
+        traffic.workers,
+    ),
+    Measurement(
+        "memory", "an idle established session", "bytes", LOWER,
+        (core_alone.FRESH, core_alone.USED, core_alone.SERVED), core_alone.memory,
+        {core_alone.FRESH: 500, core_alone.USED: 500, core_alone.SERVED: 500}, absolute=True, once=True,
+    ),
+    Measurement(
+        "lookup", "finding the session of a packet", "ns", LOWER,
+        ("1 session", "1,000 sessions", "100,000 sessions", "1,000,000 sessions"), core_alone.lookup,
+    ),
+    Measurement(
+        "demux", "a segment into one of 10,000 sessions", "ns", LOWER, (core_alone.FOUR_TUPLE, core_alone.PAIR),
+        core_alone.demux,
+    ),
+    Measurement(
+        "address", "one more address", "µs", LOWER,
+        (core_alone.IP_BATCH, core_alone.NETLINK, core_alone.EA_TAKEN, core_alone.EA_CONNECT), core_alone.new_address,
+    ),
+)  # fmt: skip
