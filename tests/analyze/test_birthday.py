@@ -25,6 +25,7 @@ from umuxstack.analyze.birthday import (
     years_until,
     years_until_sealed_ends,
 )
+from umuxstack.analyze.curves import draw
 from umuxstack.core.errors import BadArgument
 
 
@@ -105,7 +106,7 @@ def test_with_48_bits_half_comes_after_72_days() -> None:
     assert round(365 * years_until(0.5, CASE_B, 48)) == 72
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.b")
 def test_sealed_never_repeats_before_the_space_is_used_up() -> None:
     assert years_until_sealed_ends(CASE_B) == 2.0**64 / CASE_B
 
@@ -151,7 +152,7 @@ def test_the_json_holds_the_same_numbers() -> None:
 
 def test_an_svg_is_drawn_without_any_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _without_matplotlib(monkeypatch)
-    birthday.plot(tmp_path / "curves.svg")
+    draw(tmp_path / "curves.svg")
     root = ElementTree.parse(tmp_path / "curves.svg").getroot()
     words = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "10 years: 2.674 %" in words
@@ -161,19 +162,38 @@ def test_an_svg_is_drawn_without_any_library(tmp_path: Path, monkeypatch: pytest
 def test_a_png_without_matplotlib_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _without_matplotlib(monkeypatch)
     with pytest.raises(BadArgument, match="needs matplotlib"):
-        birthday.plot(tmp_path / "curves.png")
+        draw(tmp_path / "curves.png")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_png_is_drawn_with_matplotlib(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    birthday.plot(tmp_path / "curves.png")
+    draw(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(("bits", "rate"), [(48, 1e8), (120, 1.0), (8, 1e8)])
+def test_a_curve_that_was_asked_for_is_drawn_with_its_label_inside(tmp_path: Path, bits: int, rate: float) -> None:
+    draw(tmp_path / "curves.svg", [(bits, rate)])
+    root = ElementTree.parse(tmp_path / "curves.svg").getroot()
+    label = [e for e in root.iter("{http://www.w3.org/2000/svg}text") if e.text == f"{bits} bits,"][-1]
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 5
+    assert 90 <= float(label.attrib["x"]) <= 940
+
+
+def test_the_command_prints_what_was_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert birthday.report(bits=None, rate=None, json=False, plot=None) == 0
+    assert capsys.readouterr().out == birthday.table()
+    assert birthday.report(bits=48, rate=2.0, json=True, plot=str(tmp_path / "asked.svg")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bits"] == 48
+    assert [row["addresses_a_year"] for row in found["rates"]] == [2 * YEAR]
+    assert "48 bits," in (tmp_path / "asked.svg").read_text()
 
 
 def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match=r"a \.png or an \.svg"):
-        birthday.plot(tmp_path / "curves.gif")
+        draw(tmp_path / "curves.gif")
 
 
 def _without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +215,8 @@ def _without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: count_until(0.0), "above 0"),
         (lambda: count_until(1.5), "at most 1"),
         (lambda: years_until(0.5, 0), "rate 0"),
+        (lambda: probability_after(1, float("nan")), "rate nan"),
+        (lambda: years_until_sealed_ends(float("inf")), "rate inf"),
         (lambda: mean_guess_seconds(0, 1.0), "0 addresses waiting"),
         (lambda: mean_guess_seconds(1, 0.0), "rate 0"),
     ],

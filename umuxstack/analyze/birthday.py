@@ -7,12 +7,13 @@ The product is Γ(N) / (Γ(N-n) N^n), and ln Γ has a series with a known error,
 so no digit is lost to a long product or to cancellation.
 """
 
-import json
+import sys
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
-from math import comb, factorial
+from json import dumps
+from math import comb, factorial, inf
 from pathlib import Path
 from typing import Final
 
@@ -128,19 +129,20 @@ def count_until(chance: float, bits: int = 64) -> int:
 
 def years_until(chance: float, rate: float = CASE_B, bits: int = 64) -> float:
     """Years of 365 days until a repeat has come with probability `chance`; `rate` in addresses a year."""
-    if rate <= 0:
-        raise BadArgument(f"rate {rate}; it must be above 0")
+    _check_rate(rate)
     return count_until(chance, bits) / rate
 
 
 def probability_after(years: float, rate: float = CASE_B, bits: int = 64) -> float:
     """P after so many years at `rate` addresses a year."""
+    _check_rate(rate)
     return probability(round(years * rate), bits)
 
 
 def years_until_sealed_ends(rate: float = CASE_B, bits: int = 64) -> float:
     """Years until `sealed` has issued every identifier; before, the probability of a repeat is 0."""
     _check(bits)
+    _check_rate(rate)
     return (1 << bits) / rate
 
 
@@ -216,7 +218,7 @@ def table(rates: Sequence[float] = (CASE_A, CASE_B), bits: int = 64) -> str:
 
 def as_json(rates: Sequence[float] = (CASE_A, CASE_B), bits: int = 64) -> str:
     """The same numbers for a program: probabilities from 0 to 1, years of 365 days."""
-    return json.dumps(
+    return dumps(
         {
             "bits": bits,
             "rates": [
@@ -238,14 +240,22 @@ def as_json(rates: Sequence[float] = (CASE_A, CASE_B), bits: int = 64) -> str:
     )
 
 
-def plot(path: str | Path) -> None:
-    """Draws the curves of the deck's cases into `path`, a PNG or an SVG by its suffix.
+def report(*, bits: int | None, rate: float | None, json: bool, plot: str | None) -> int:
+    """`umux analyze birthday`: prints the table, or the JSON, and draws the curves into the file `plot`.
 
-    Raises BadArgument for another suffix, and for a PNG without matplotlib; an SVG can always be drawn.
+    `rate` is in addresses a second; None: the deck's two cases. `bits` None: 64. Returns the exit code.
+    Raises BadArgument as `draw` does, or for numbers out of range.
     """
-    from umuxstack.analyze.curves import draw
+    rates = (CASE_A, CASE_B) if rate is None else (rate * YEAR,)
+    width = 64 if bits is None else bits
+    sys.stdout.write(as_json(rates, width) + "\n" if json else table(rates, width))
+    if plot is not None:
+        # Here and not above: the curves are made of this module's numbers.
+        from umuxstack.analyze.curves import draw
 
-    draw(Path(path))
+        asked = bits is not None or rate is not None
+        draw(Path(plot), [(width, each) for each in rates] if asked else [])
+    return 0
 
 
 def _duration(years: float) -> str:
@@ -254,7 +264,9 @@ def _duration(years: float) -> str:
         return f"{years:.3g} years"
     if years >= 1:
         return f"{years:,.3f} years"
-    return f"{365 * years:.3g} days"
+    if years >= 1 / 365:
+        return f"{365 * years:.3g} days"
+    return f"{YEAR * years:.3g} seconds"
 
 
 def _check(bits: int) -> None:
@@ -266,5 +278,9 @@ def _check_guess(waiting: int, rate: float, bits: int) -> None:
     _check(bits)
     if not 1 <= waiting <= 1 << bits:
         raise BadArgument(f"{waiting} addresses waiting; allowed is 1 to 2^{bits}")
-    if rate <= 0:
-        raise BadArgument(f"rate {rate}; it must be above 0")
+    _check_rate(rate)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < inf:
+        raise BadArgument(f"rate {rate}; it must be above 0, and finite")

@@ -4,7 +4,7 @@ A PNG is drawn by matplotlib; an SVG is written by hand, so that it needs nothin
 and comes out the same everywhere. Both show the same `Curve`s and `Mark`s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from math import log10
 from pathlib import Path
@@ -15,6 +15,7 @@ import attrs
 from umuxstack.analyze.birthday import (
     CASE_A,
     CASE_B,
+    YEAR,
     probability_after,
     years_until,
     years_until_sealed_ends,
@@ -60,8 +61,11 @@ class Mark:
     label: str
 
 
-def curves() -> list[Curve]:
-    """Colours that also colour-blind readers tell apart (Okabe and Ito)."""
+def curves(asked: Iterable[tuple[int, float]] = ()) -> list[Curve]:
+    """The deck's cases, `sealed`, and what was asked for besides: (bits, addresses a year).
+
+    Colours that also colour-blind readers tell apart (Okabe and Ito).
+    """
     return [
         Curve(
             ("48 bits,", "case B"),
@@ -89,7 +93,21 @@ def curves() -> list[Curve]:
             [(FIRST_YEAR, 0.0), (LAST_YEAR, 0.0)],
             (0.085, 0.07),
         ),
+        *(_asked(bits, rate) for bits, rate in asked),
     ]
+
+
+def _asked(bits: int, rate: float) -> Curve:
+    """A curve like the others; its label stays inside the picture where the curve lies beside it."""
+    height = 0.38
+    place = years_until(height, rate, bits)
+    return Curve(
+        (f"{bits} bits,", f"{rate / YEAR:.4g} a second"),
+        INK,
+        _sample(lambda years: probability_after(years, rate, bits)),
+        (min(max(place, FIRST_YEAR), LAST_YEAR), height),
+        before=place > LAST_YEAR / 5,
+    )
 
 
 def marks() -> list[Mark]:
@@ -98,13 +116,16 @@ def marks() -> list[Mark]:
     return [Mark(mark.years, mark.chance, f"{mark.label}: {round(100 * mark.chance, 3):g} %") for mark in found]
 
 
-def draw(path: Path) -> None:
-    """Writes the picture. Raises BadArgument for a suffix other than .png and .svg, or a PNG without matplotlib."""
+def draw(path: Path, asked: Iterable[tuple[int, float]] = ()) -> None:
+    """Writes the picture, with a curve for each (bits, addresses a year) besides the deck's.
+
+    Raises BadArgument for a suffix other than .png and .svg, or a PNG without matplotlib.
+    """
     suffix = path.suffix.lower()
     if suffix == ".svg":
-        path.write_text(as_svg(curves(), marks()), encoding="utf-8")
+        path.write_text(as_svg(curves(asked), marks()), encoding="utf-8")
     elif suffix == ".png":
-        _draw_png(path, curves(), marks())
+        _draw_png(path, curves(asked), marks())
     else:
         raise BadArgument(f"{path} ends in {suffix!r}; the picture is a .png or an .svg")
 

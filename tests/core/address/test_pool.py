@@ -57,7 +57,7 @@ def fill(pool: AddressPool) -> None:
         pool.refill()
 
 
-@pytest.mark.rule("UM-9")
+@pytest.mark.rule("UM-9.a")
 def test_a_new_pool_fills_up_to_the_high_watermark_and_rests() -> None:
     pool = sealed_pool()
     fill(pool)
@@ -66,7 +66,7 @@ def test_a_new_pool_fills_up_to_the_high_watermark_and_rests() -> None:
     assert pool.level == 10
 
 
-@pytest.mark.rule("UM-9")
+@pytest.mark.rule("UM-9.a")
 def test_it_refills_only_after_falling_below_the_low_watermark() -> None:
     pool = sealed_pool(low=4, high=10)
     fill(pool)
@@ -78,7 +78,7 @@ def test_it_refills_only_after_falling_below_the_low_watermark() -> None:
     assert levels == [9, 8, 7, 6, 5, 4, 10, 9]
 
 
-@pytest.mark.rule("UM-9")
+@pytest.mark.rule("UM-9.a")
 def test_a_refill_does_a_bounded_piece_of_work() -> None:
     pool = sealed_pool(low=50, high=100)
     pool.refill()
@@ -88,7 +88,7 @@ def test_a_refill_does_a_bounded_piece_of_work() -> None:
     assert pool.level == REFILL_BUDGET + 3
 
 
-@pytest.mark.rule("UM-9")
+@pytest.mark.rule("UM-9.b", "UM-9.c", "UM-9.d")
 def test_hits_and_misses_are_counted_and_an_empty_pool_makes_one_on_the_spot() -> None:
     pool = sealed_pool(low=1, high=2)
     taken = [pool.take()]
@@ -99,7 +99,7 @@ def test_hits_and_misses_are_counted_and_an_empty_pool_makes_one_on_the_spot() -
     assert len(set(taken)) == 4
 
 
-@pytest.mark.rule("UM-9")
+@pytest.mark.rule("UM-9.c")
 def test_a_pool_of_size_zero_makes_every_address_on_the_spot() -> None:
     pool = sealed_pool(low=0, high=0)
     pool.refill()
@@ -119,7 +119,7 @@ def test_with_a_low_watermark_of_zero_it_refills_when_empty() -> None:
     assert levels == [2, 1, 2, 1]
 
 
-@pytest.mark.rule("UM-9", "UM-13")
+@pytest.mark.rule("UM-13.j")
 def test_a_pool_without_grants_runs_dry_with_an_error_and_recovers_by_the_next_grant() -> None:
     pool = sealed_pool(low=4, high=10, ceiling=3)
     fill(pool)
@@ -134,7 +134,7 @@ def test_a_pool_without_grants_runs_dry_with_an_error_and_recovers_by_the_next_g
     assert not {pool.take() for _ in range(10)} & set(first)
 
 
-@pytest.mark.rule("UM-9")
+@pytest.mark.rule("UM-13.b")
 def test_a_used_up_prefix_says_so() -> None:
     pool = sealed_pool(length=120)
     taken = set()
@@ -147,7 +147,7 @@ def test_a_used_up_prefix_says_so() -> None:
     assert pool.statistics().remaining == 0
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.a")
 def test_random_addresses_are_checked_against_live_and_ready_ones() -> None:
     held = Held()
     pool = random_pool(held, length=120)
@@ -165,7 +165,7 @@ def test_random_addresses_are_checked_against_live_and_ready_ones() -> None:
 # What a user chooses
 
 
-@pytest.mark.rule("UM-13", "UM-24")
+@pytest.mark.rule("UM-12.a", "UM-13.g")
 @pytest.mark.parametrize("scheme", ["sealed", "random"])
 def test_a_reserved_address_is_never_handed_out_and_cannot_be_reserved_again(scheme: str) -> None:
     ours = prefix(120)
@@ -181,7 +181,7 @@ def test_a_reserved_address_is_never_handed_out_and_cannot_be_reserved_again(sch
     assert chosen not in taken
 
 
-@pytest.mark.rule("UM-24")
+@pytest.mark.rule("UM-13.g")
 @pytest.mark.parametrize("scheme", ["sealed", "random"])
 def test_an_address_that_lies_ready_may_be_chosen_and_leaves_the_pool(scheme: str) -> None:
     ours = prefix(64)
@@ -196,7 +196,7 @@ def test_an_address_that_lies_ready_may_be_chosen_and_leaves_the_pool(scheme: st
         pool.reserve(made)
 
 
-@pytest.mark.rule("UM-12", "UM-24")
+@pytest.mark.rule("UM-12.a", "UM-24.h", "UM-24.i")
 @pytest.mark.parametrize("scheme", ["sealed", "random"])
 def test_an_address_that_had_its_session_is_refused(scheme: str) -> None:
     held = Held()
@@ -211,7 +211,7 @@ def test_an_address_that_had_its_session_is_refused(scheme: str) -> None:
         pool.reserve(address)
 
 
-@pytest.mark.rule("UM-24")
+@pytest.mark.rule("UM-24.g", "UM-24.h", "UM-24.j")
 @pytest.mark.parametrize(
     ("address", "error"),
     [
@@ -238,7 +238,7 @@ def test_a_refused_choice_changes_nothing(address: Address, error: type[LocalErr
     assert pool.statistics() == before
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.k")
 def test_an_unrecorded_choice_is_refused_and_nothing_changes() -> None:
     pool = sealed_pool(ceiling=100)
     address = parse("2001:db8::4")
@@ -276,7 +276,7 @@ def test_statistics_are_a_frozen_picture() -> None:
     }
 
 
-@pytest.mark.rule("UM-9", "UM-12", "UM-24")
+@pytest.mark.rule("UM-9", "UM-12.a", "UM-13.b")
 @settings(max_examples=60)
 @given(
     st.lists(st.one_of(st.sampled_from(["take", "refill", "end"]), st.integers(0, 255)), max_size=300),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from umuxstack.core.address import scheme as scheme_module
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import GRANT_THRESHOLD, RandomScheme, Scheme, SealedScheme, scheme_for
+from umuxstack.core.config import StackConfig
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import (
     AddressNotOurs,
@@ -41,14 +42,14 @@ def all_of(scheme: Scheme) -> list[Address]:
 # sealed: a permutation
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.b")
 @pytest.mark.parametrize("host_bits", [8, 9, 10, 11, 13, 16])
 def test_sealing_is_one_to_one_over_the_whole_prefix(host_bits: int) -> None:
     sealed = SealedScheme(prefix(128 - host_bits), KEY)
     assert sorted(sealed.seal(counter) for counter in range(1 << host_bits)) == list(range(1 << host_bits))
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.e")
 @given(KEYS, st.integers(8, 120), st.data())
 def test_the_holder_of_the_key_maps_an_address_back(key: bytes, length: int, data: st.DataObject) -> None:
     sealed = SealedScheme(prefix(length, "2000::"), key)
@@ -59,7 +60,7 @@ def test_the_holder_of_the_key_maps_an_address_back(key: bytes, length: int, dat
     assert sealed.counter_of(sealed.prefix.make(identifier)) == counter
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.e")
 def test_another_key_maps_back_to_something_else() -> None:
     sealed, stranger = SealedScheme(prefix(64), KEY), SealedScheme(prefix(64), bytes(32))
     addresses = [sealed.next() for _ in range(100)]
@@ -67,12 +68,13 @@ def test_another_key_maps_back_to_something_else() -> None:
     assert all(stranger.counter_of(address) > 1 << 32 for address in addresses)
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.c")
 def test_each_prefix_has_a_key_of_its_own() -> None:
     one, other = SealedScheme(prefix(64), KEY), SealedScheme(prefix(64, "2001:db8:0:1::"), KEY)
     assert one.seal(0) != other.seal(0)
 
 
+@pytest.mark.rule("UM-13.b")
 def test_neighbouring_counters_share_no_pattern() -> None:
     """Each host bit differs in about half of the steps: 2,000 steps, five standard deviations."""
     for length in (64, 63, 120 - 8):
@@ -83,13 +85,13 @@ def test_neighbouring_counters_share_no_pattern() -> None:
             assert abs(changed - 1000) < 5 * 22.4, (length, bit)
 
 
-@pytest.mark.rule("UM-12", "UM-13")
+@pytest.mark.rule("UM-13.b")
 def test_a_million_addresses_of_a_64_bit_prefix_are_all_different() -> None:
     sealed = SealedScheme(prefix(64), KEY)
     assert len(set(map(sealed.seal, range(1_000_000)))) == 1_000_000
 
 
-@pytest.mark.rule("UM-12", "UM-13")
+@pytest.mark.rule("UM-13.b", "UM-13.f")
 @settings(max_examples=10)
 @given(KEYS, st.integers(118, 120))
 def test_every_fit_address_comes_out_once_and_then_the_prefix_is_used_up(key: bytes, length: int) -> None:
@@ -114,7 +116,7 @@ def test_an_address_that_somebody_holds_is_skipped() -> None:
 # sealed: ranges and grants
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.m")
 def test_workers_with_disjoint_ranges_never_meet() -> None:
     ours = prefix(118)
     bounds = [0, 300, 700, 1024]
@@ -124,6 +126,7 @@ def test_workers_with_disjoint_ranges_never_meet() -> None:
     assert set(issued) == set(all_of(SealedScheme(ours, KEY)))
 
 
+@pytest.mark.rule("UM-13.m", "UM-24.g")
 def test_a_user_cannot_choose_from_another_workers_range() -> None:
     ours = prefix(118)
     second = SealedScheme(ours, KEY, start=512)
@@ -134,7 +137,7 @@ def test_a_user_cannot_choose_from_another_workers_range() -> None:
     second.examine(foreign)
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.j")
 def test_nothing_is_issued_beyond_what_was_granted() -> None:
     sealed = SealedScheme(prefix(64), KEY, start=1000, ceiling=1003)
     assert [sealed.counter_of(sealed.next()) for _ in range(3)] == [1000, 1001, 1002]
@@ -179,7 +182,7 @@ def test_a_short_key_is_refused() -> None:
 # sealed: addresses that a user chose
 
 
-@pytest.mark.rule("UM-12", "UM-13", "UM-24")
+@pytest.mark.rule("UM-13.g", "UM-24.i")
 @given(st.sets(st.integers(0, 255), max_size=40), st.integers(0, 20))
 def test_a_chosen_address_is_never_issued(wanted: set[int], before: int) -> None:
     sealed = SealedScheme(prefix(120), KEY)
@@ -203,7 +206,7 @@ def test_a_chosen_address_is_never_issued(wanted: set[int], before: int) -> None
             sealed.examine(address)
 
 
-@pytest.mark.rule("UM-24")
+@pytest.mark.rule("UM-12.a")
 def test_an_issued_address_cannot_be_chosen() -> None:
     sealed = SealedScheme(prefix(64), KEY)
     address = sealed.next()
@@ -211,7 +214,7 @@ def test_an_issued_address_cannot_be_chosen() -> None:
         sealed.examine(address)
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.g", "UM-13.k")
 def test_a_durable_scheme_refuses_a_choice_that_was_not_recorded() -> None:
     sealed = SealedScheme(prefix(64), KEY, ceiling=100)
     address = parse("2001:db8::4")  # its counter is far above the ceiling
@@ -243,7 +246,7 @@ def test_a_choice_below_the_ceiling_needs_no_record() -> None:
     assert 42 not in [sealed.counter_of(address) for address in all_of(sealed)]
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.g")
 def test_choices_of_earlier_runs_are_remembered() -> None:
     sealed = SealedScheme(prefix(64), KEY, start=100, ceiling=110, chosen=[3, 105, 5000])
     assert [sealed.counter_of(address) for address in all_of(sealed)] == [100, 101, 102, 103, 104, 106, 107, 108, 109]
@@ -279,13 +282,13 @@ def test_an_address_of_another_prefix_has_no_counter() -> None:
 # random
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.a", "UM-13.f")
 def test_random_spreads_over_all_fit_identifiers() -> None:
     random = RandomScheme(prefix(120), Entropy(b"seed"))
     assert {random.prefix.identifier_of(random.next()) for _ in range(3000)} == set(range(1, 128))
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.a")
 def test_random_gives_only_what_is_free_down_to_the_last_address() -> None:
     random = RandomScheme(prefix(120), Entropy(b"seed"))
     live: set[Address] = set()
@@ -305,7 +308,7 @@ def test_random_gives_up_in_a_large_prefix_where_nothing_is_free() -> None:
         random.next(lambda _address: False)
 
 
-@pytest.mark.rule("UM-12", "UM-13")
+@pytest.mark.rule("UM-13.g")
 def test_random_never_makes_what_a_user_chose() -> None:
     random = RandomScheme(prefix(120), Entropy(b"seed"))
     chosen = {random.prefix.make(identifier) for identifier in range(1, 120)}
@@ -317,7 +320,7 @@ def test_random_never_makes_what_a_user_chose() -> None:
     assert not {random.next() for _ in range(500)} & chosen
 
 
-@pytest.mark.rule("UM-24")
+@pytest.mark.rule("UM-12.a")
 def test_random_refuses_the_choice_of_an_address_it_made() -> None:
     random = RandomScheme(prefix(64), Entropy(b"seed"))
     address = random.next()
@@ -343,7 +346,9 @@ def test_random_counts_nothing_and_needs_no_grant() -> None:
     assert not random.wants_grant
 
 
-def test_the_same_seed_gives_the_same_addresses() -> None:
+@pytest.mark.rule("UM-13.h")
+def test_without_a_key_file_the_key_comes_from_the_seed_of_the_stack() -> None:
+    """Each process has a seed of its own, so its key ends with it; the same seed replays the same addresses."""
     for name in ("random", "sealed"):
         one, same, other = (scheme_for(name, prefix(64), Entropy(seed)) for seed in (b"a", b"a", b"b"))
         addresses = [one.next() for _ in range(5)]
@@ -352,3 +357,9 @@ def test_the_same_seed_gives_the_same_addresses() -> None:
         assert addresses != [other.next() for _ in range(5)]
     with pytest.raises(BadArgument, match="'sealed' or 'random'"):
         scheme_for("eui64", prefix(64), Entropy(b""))
+
+
+@pytest.mark.rule("UM-13.d")
+def test_sealed_is_the_default() -> None:
+    config = StackConfig(prefix(64).network)
+    assert isinstance(scheme_for(config.scheme, prefix(64), Entropy(b"")), SealedScheme)

@@ -60,13 +60,13 @@ def test_fifteen_bytes_have_no_text() -> None:
         wire.to_text(bytes(15))
 
 
-@pytest.mark.rule("UM-1", "UM-2")
+@pytest.mark.rule("UM-2.a")
 def test_a_pair_is_remote_then_local_as_a_received_header_shows_them() -> None:
     remote, local = wire.parse("2001:db8::1"), wire.parse("2001:db8:1::2")
     assert wire.pair(remote, local) == remote + local
 
 
-@pytest.mark.rule("UM-39")
+@pytest.mark.rule("UM-2.c")
 def test_the_pair_of_a_quoted_packet_is_reversed() -> None:
     remote, local = wire.parse("2001:db8::1"), wire.parse("2001:db8:1::2")
     sent = local + remote  # source and destination of what we sent
