@@ -10,6 +10,7 @@ from umuxstack.core.address.lease import Lease
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.errors import AddressInUse, BadArgument, Drop, PoolExhausted, Reason
 from umuxstack.core.legacy.answers import ErrorLimit, refuse_segment, send_error
+from umuxstack.core.listen.cookies import CookieJar
 from umuxstack.core.listen.listener import Listener, read_syn, vanish
 from umuxstack.core.network.endpoint import Receiver
 from umuxstack.core.session.context import Context
@@ -179,7 +180,7 @@ class PortMux(Stage):
 class PortListener(Listener):
     """An ordinary listening socket on a shared address and port."""
 
-    __slots__ = ("half_open", "mux")
+    __slots__ = ("half_open", "jar", "mux")
 
     def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, mux: PortMux) -> None:
         super().__init__(ctx, number, name, port, backlog)
@@ -189,6 +190,7 @@ class PortListener(Listener):
             raise AddressInUse(f"TCP port {port} of this address is in use")
         self.mux = mux
         self.half_open: list[Connection] = []
+        self.jar: CookieJar | None = None  # since the first flood
         mux.listeners[port] = self
 
     def receive(
@@ -196,6 +198,13 @@ class PortListener(Listener):
     ) -> None:
         ctx = self.ctx
         bits = buf[offset + 13]
+        jar = self.jar
+        if jar is not None and not self.full:
+            session = jar.redeem(buf, base, offset, end, csum_ok, self.mux.lease, self, self.mux, self.policy, now)
+            if session is not None:
+                self._hold(session)
+                session.receive(buf, base, offset, end, protocol, gso_size, True, now)
+                return
         if bits & wire.ACK and not bits & wire.RST:
             # RFC 9293 3.10.7.2: "Any acknowledgment is bad if it arrives on a connection still in the LISTEN state."
             ctx.drop(Drop.BAD_ACK)
@@ -204,11 +213,23 @@ class PortListener(Listener):
         syn = read_syn(ctx, buf, base, offset, end, protocol, csum_ok)
         if syn is None:
             return
-        if self.full or len(self.half_open) >= max(self.backlog, 8):
+        if self.full:
             ctx.drop(Drop.BACKLOG)
             return
-        session = answer_syn(ctx, buf[base + 8 : base + 40], self.mux.lease, syn[0], syn[1], self.policy, now)
+        if ctx.memory * 8 > ctx.config.memory * 7:
+            ctx.drop(Drop.NO_MEMORY)
+            return
+        pair = buf[base + 8 : base + 40]
+        if len(self.half_open) >= max(self.backlog, 8):
+            if jar is None:
+                jar = self.jar = CookieJar(ctx)
+            jar.answer(pair, syn, now)
+            return
+        session = answer_syn(ctx, pair, self.mux.lease, syn[0], syn[1], self.policy, now)
         session.door = self
+        self._hold(session)
+
+    def _hold(self, session: Connection) -> None:
         self.mux.add(session)
         self.half_open.append(session)
 

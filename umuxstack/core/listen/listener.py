@@ -116,12 +116,17 @@ def half_open(
     """Answers a SYN: a session in SYN-RECEIVED, in the pair table."""
     session = answer_syn(ctx, pair, lease, syn[0], syn[1], policy, now)
     session.door = door
-    holder = ctx.demux.pairs.get(pair)
+    enter(session)
+    return session
+
+
+def enter(session: Connection) -> None:
+    """Into the pair table, or into the second stage that stands there in the pair's place."""
+    holder = session.ctx.demux.pairs.get(session.pair)
     if isinstance(holder, PairMux):
         holder.add(session)
     else:
         session.register()
-    return session
 
 
 def vanish(session: Connection, reason: Reason, now: Micros) -> None:

@@ -6,19 +6,20 @@ bound SYN cookies take over (RFC 4987), so that a flood costs no memory.
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop, Reason
-from umuxstack.core.listen.listener import Listener, Syn, half_open, read_syn, vanish
+from umuxstack.core.listen.cookies import CookieJar
+from umuxstack.core.listen.listener import Listener, Syn, enter, half_open, read_syn, vanish
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.session.session import Session
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.connection import Connection
-from umuxstack.core.units import Micros
+from umuxstack.core.units import TCP, Micros
 
 
 class ServiceListener(Listener):
     """Bound to `lease.address`; lives until closed, its accepted sessions longer."""
 
-    __slots__ = ("half_open", "lease", "sessions")
+    __slots__ = ("half_open", "jar", "lease", "sessions")
 
     kind = "LISTEN_SERVICE"
 
@@ -26,20 +27,30 @@ class ServiceListener(Listener):
         super().__init__(ctx, number, name, port, backlog)
         self.lease = lease
         self.half_open: list[Connection] = []
+        self.jar: CookieJar | None = None  # since the first flood
         self.sessions = 0  # in any state, half-open ones too: they keep the lease
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
     ) -> None:
         ctx = self.ctx
+        jar = self.jar
+        if jar is not None and protocol == TCP and not self.full:
+            session = jar.redeem(buf, base, offset, end, csum_ok, self.lease, self, None, self.policy, now)
+            if session is not None:
+                self._hold(session)
+                session.receive(buf, base, offset, end, protocol, gso_size, True, now)
+                return
         syn = read_syn(ctx, buf, base, offset, end, protocol, csum_ok)
         if syn is None:
             return
-        if self.port and syn[0][0] != self.port:
-            ctx.drop(Drop.OTHER_PORTS)
-            return
-        if self.full or len(self.half_open) >= max(self.backlog, 8):
+        if self.full:
             ctx.drop(Drop.BACKLOG)
+            return
+        if len(self.half_open) >= max(self.backlog, 8):
+            if jar is None:
+                jar = self.jar = CookieJar(ctx)
+            jar.answer(buf[base + 8 : base + 40], syn, now)
             return
         if ctx.memory * 8 > ctx.config.memory * 7:
             ctx.drop(Drop.NO_MEMORY)
@@ -47,7 +58,12 @@ class ServiceListener(Listener):
         self._open(buf[base + 8 : base + 40], syn, now)
 
     def _open(self, pair: bytes, syn: Syn, now: Micros) -> None:
-        session = half_open(self, self.ctx, pair, self.lease, syn, self.policy, now)
+        self.half_open.append(half_open(self, self.ctx, pair, self.lease, syn, self.policy, now))
+        self.sessions += 1
+
+    def _hold(self, session: Connection) -> None:
+        """A session that a cookie brought."""
+        enter(session)
         self.half_open.append(session)
         self.sessions += 1
 

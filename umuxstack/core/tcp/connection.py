@@ -79,6 +79,14 @@ class Connection(ReceiveHalf):
         self._start_handshake_timer(now)
         return self
 
+    def revive(self, iss: int, irs: int, window: int, options: tcp_options.Options, now: Micros) -> None:
+        """As after `passive`, for a SYN that was answered with a cookie (RFC 4987 3.6) and forgotten."""
+        self._enter(st.SYN_RECEIVED)
+        self.iss = self.snd_una = iss
+        self.snd_nxt = iss + 1
+        self._take_syn(irs, window, options, now)
+        self.rcv_adv = self.rcv_nxt + 65535
+
     def _choose_scale(self) -> None:
         """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""
         if self.policy.window_scaling:
