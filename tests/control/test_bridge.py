@@ -1,4 +1,7 @@
-"""A session handed to another process behaves like the process's own socket."""
+"""A session handed to another process behaves like the process's own socket.
+
+On virtual time: a deadlock fails at once.
+"""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -10,8 +13,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from umuxstack.control import bridge
 from umuxstack.control.bridge import Bridge, HangUps
-
-pytestmark = pytest.mark.trio  # on virtual time: a deadlock fails at once
 
 Stream = trio.abc.HalfCloseableStream
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from umuxstack.control.protocol import MAX_MESSAGE, Forbidden, NoStack, decode_p
 from umuxstack.core.units import UNSPECIFIED
 
 PATIENCE: Final = 10.0  # seconds for an answer that needs no peer
+RETRY: Final = 0.02  # seconds
 _INT: Final = struct.calcsize("i")
 ANCILLARY: Final = socket.CMSG_SPACE(_INT)  # room for one descriptor; the kernel closes further ones
 _ACCEPTED: Final = Connect(peer=UNSPECIFIED, port=0)  # accepted connections arrive like answers to this one
@@ -58,7 +60,29 @@ def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def unreachable(path: Path, error: OSError) -> NoStack | Forbidden:
+def try_to_connect(unconnected: socket.socket, path: Path | str) -> bool:
+    """Connects a non-blocking socket. False: the server has too many in its queue; try again in `RETRY` seconds.
+
+    Neither Python's sockets with a timeout nor trio's may do this: for a UNIX socket EAGAIN is no "in progress".
+    """
+    try:
+        unconnected.connect(str(path))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise _unreachable(Path(path), error) from error
+    return True
+
+
+def _connect(unconnected: socket.socket, path: Path | str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not try_to_connect(unconnected, path):
+        if time.monotonic() > deadline:
+            raise NoStack(f"the stack behind {path} did not answer within {timeout:g} s")
+        time.sleep(RETRY)
+
+
+def _unreachable(path: Path, error: OSError) -> NoStack | Forbidden:
     if isinstance(error, PermissionError):
         return Forbidden(f"no permission for the control socket {path}; run as its owner or as root")
     if isinstance(error, FileNotFoundError):
@@ -83,12 +107,10 @@ class Client:
         """`timeout` in seconds bounds connecting and every answer, unless a call says otherwise."""
         self._conversation = Conversation()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(timeout)
+        self._socket.setblocking(False)
         try:
-            try:
-                self._socket.connect(str(path))
-            except OSError as error:
-                raise unreachable(Path(path), error) from error
+            _connect(self._socket, path, timeout)
+            self._socket.settimeout(timeout)
             self.welcome = self.call(Hello())
         except BaseException:
             self._socket.close()
@@ -152,7 +174,12 @@ class Client:
         if patient:
             self._socket.settimeout(None)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:
+                # Closed before it had read all of ours. Linux says so first and gives what it sent, perhaps the
+                # reason, after that.
+                data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError:
             raise NoStack(f"the stack did not answer within {timeout:g} s") from None
         except ConnectionError:

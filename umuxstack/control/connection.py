@@ -51,26 +51,39 @@ class Connection:
 
     async def while_there(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs `work`, but drops it when the client closes, or speaks out of turn. Raises what `work` raises."""
-        failure: Exception | None = None
         finished = False
-        async with trio.open_nursery() as nursery:
 
-            async def watch() -> None:
-                await trio.lowlevel.wait_readable(self._socket)
-                nursery.cancel_scope.cancel()
+        async def watch(scope: trio.CancelScope) -> None:
+            await trio.lowlevel.wait_readable(self._socket)
+            scope.cancel()
 
-            nursery.start_soon(watch)
-            try:
-                await work()
-            except Exception as error:
-                failure = error
-            else:
-                finished = True
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        async def work_to_the_end() -> None:
+            nonlocal finished
+            await work()
+            finished = True
+
+        await beside(watch, work_to_the_end)
         if not finished:
             raise ClientGone
+
+
+async def beside(
+    background: Callable[[trio.CancelScope], Awaitable[None]], work: Callable[[], Awaitable[None]]
+) -> None:
+    """Runs `work`, and `background` as long as that lasts. What `work` raises leaves as it is, in no group.
+
+    `background` gets the scope of both.
+    """
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(background, nursery.cancel_scope)
+        try:
+            await work()
+        except Exception as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 class Reply:

@@ -22,7 +22,7 @@ import attrs
 
 SYSTEM_DIRECTORY: Final = Path("/run/umux")
 SUFFIX: Final = ".sock"
-BACKLOG: Final = 16
+BACKLOG: Final = 128
 _UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (socket(7), SO_PEERCRED)
 _SO_PEERGROUPS: Final = 59  # Linux 4.13: the supplementary groups; not in Python's socket module
 _LOCK_PATIENCE: Final = 2.0  # seconds; somebody else starts a stack in the same directory
@@ -136,13 +136,14 @@ def group_id(group: str | int | None) -> int | None:
 
 def _prepare_directory(place: Path) -> None:
     """Makes it if need be; refuses one in which another user could swap the socket for his own."""
-    with contextlib.suppress(FileExistsError):
-        try:
-            place.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
-        except OSError as error:
-            raise PlaceError(
-                f"cannot make the directory {place}: {error.strerror}; choose another with --socket or UMUX_SOCKET"
-            ) from error
+    try:
+        place.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise PlaceError(
+            f"cannot make the directory {place}: {error.strerror}; choose another with --socket or UMUX_SOCKET"
+        ) from error
     try:
         status = place.stat()
     except OSError as error:

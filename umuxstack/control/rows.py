@@ -32,8 +32,7 @@ from umuxstack.core.listen.listen_u import ListenU
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.listen.service import ServiceListener
 from umuxstack.core.listen.states import WAITING
-from umuxstack.core.session.session import Session
-from umuxstack.core.stack import Stack
+from umuxstack.core.stack import AnySession, Stack
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.tcp.state import SYN_RECEIVED
 from umuxstack.core.udp.session import UdpSocket
@@ -145,7 +144,7 @@ def sessions(stack: Stack) -> Iterator[SessionRow]:
     return (_session(session, hidden=session.local in unseen) for session in stack.sessions())
 
 
-def _session(session: Session, *, hidden: bool) -> SessionRow:
+def _session(session: AnySession, *, hidden: bool) -> SessionRow:
     lease = session.lease
     protocol, state, role = "udp", "OPEN", "client" if lease.kind == EA else "server"
     tcp = session.statistics() if isinstance(session, TcpSession) else None

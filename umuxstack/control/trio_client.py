@@ -16,10 +16,11 @@ import trio
 from umuxstack.control.client import (
     ANCILLARY,
     PATIENCE,
+    RETRY,
     Conversation,
     descriptors_in,
     only,
-    unreachable,
+    try_to_connect,
 )
 from umuxstack.control.layout import ProtocolError
 from umuxstack.control.messages import Answer, Hello, Request, Welcome
@@ -84,11 +85,13 @@ class TrioClient:
 @contextlib.asynccontextmanager
 async def open_client(path: Path | str) -> AsyncGenerator[TrioClient, None]:
     """A connected client. `NoStack` or `Forbidden` when the stack cannot be reached."""
-    with trio.socket.from_stdlib_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as connection:
-        try:
-            await connection.connect(str(path))
-        except OSError as error:
-            raise unreachable(Path(path), error) from error
+    raw = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with trio.socket.from_stdlib_socket(raw) as connection:
+        deadline = trio.current_time() + PATIENCE
+        while not try_to_connect(raw, path):
+            if trio.current_time() > deadline:
+                raise NoStack(f"the stack behind {path} did not answer within {PATIENCE:g} s")
+            await trio.sleep(RETRY)
         conversation = Conversation()
         hello = Hello()
         await _send(connection, conversation.ask(hello))
@@ -106,7 +109,10 @@ async def _receive(
     connection: trio.socket.SocketType, conversation: Conversation, request: Request[Answer]
 ) -> tuple[list[Answer], bool, int | None]:
     try:
-        data, ancillary, _, _ = await connection.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, ancillary, _, _ = await connection.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # Linux gives what came before only after that
+            data, ancillary, _, _ = await connection.recvmsg(MAX_MESSAGE + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         raise NoStack("the stack closed the control connection") from None
     found: list[Any] = descriptors_in(ancillary)

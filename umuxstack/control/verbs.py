@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from umuxstack.control import rows
-from umuxstack.control.connection import Reply
+from umuxstack.control.connection import Reply, beside
 from umuxstack.control.handover import Handover
 from umuxstack.control.layout import Record
 from umuxstack.control.messages import (
@@ -166,13 +166,15 @@ class Verbs:
 
     async def _events(self, request: Events, reply: Reply) -> None:
         queue = EventQueue(self._host, self._events_kept)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(queue.fill)
+
+        async def tell() -> None:
             await reply.send([], last=False)  # a client that has this misses nothing any more
             while events := await queue.take():
                 told = [rows.event(self._host, event, lost, reveal=request.reveal) for event, lost in events]
                 await reply.send(told, last=False)
-        await reply.send([])
+            await reply.send([])
+
+        await beside(queue.fill, tell)
 
     async def _ping(self, request: Ping, reply: Reply) -> None:
         interval, timeout = request.interval / 1e6, request.timeout / 1e6

@@ -25,7 +25,7 @@ class EventQueue:
         self._closed = False
         self._news = trio.Event()
 
-    async def fill(self) -> None:
+    async def fill(self, _scope: trio.CancelScope) -> None:
         """Takes events, those since construction included, until the host ends."""
         async with self._channel:
             async for event in self._channel:
