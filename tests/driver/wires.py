@@ -1,4 +1,4 @@
-"""A link whose troubles a test decides: it can go down, refuse output, and lie about being readable."""
+"""A link whose troubles a test decides: it can go down, refuse output, lose packets, lie about being readable."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from errno import ENETDOWN
 import trio
 
 from umuxstack.core.config import LinkCaps
-from umuxstack.core.network import offload
+from umuxstack.core.network.offload import finish
 from umuxstack.core.session.context import Outgoing
 from umuxstack.driver.link import Packet
 
 
 class FakeLink:
-    """One end of a wire. What is written here is read at `other`, as plain packets."""
+    """One end of a wire. What is written here is read at `other`: whole, or as plain packets, as `caps` says."""
 
     def __init__(self, caps: LinkCaps) -> None:
         self.caps = caps
@@ -22,6 +22,7 @@ class FakeLink:
         self.changed = trio.Event()
         self.down = False
         self.room = 1 << 30  # packets that it still takes
+        self.loses = False
         self.always_readable = False
         self.closed = False
         self.reads = 0
@@ -42,11 +43,18 @@ class FakeLink:
         self._check()
         taken = min(self.room, len(packets))
         self.room -= taken
-        for outgoing in packets[:taken]:
-            if self.other is not None:
-                self.other.inbox.extend((plain, 0, 0, False) for plain in offload.finish(outgoing))
-                self.other.change()
+        if self.other is not None and not self.loses:
+            for outgoing in packets[:taken]:
+                self.other.inbox.extend(self._carry(outgoing))
+            self.other.change()
         return taken
+
+    def _carry(self, outgoing: Outgoing) -> list[Packet]:
+        header, payload, gso_size, csum_offset = outgoing
+        if self.caps.segmentation:
+            return [(header + bytes(payload), 0, gso_size, csum_offset > 0)]
+        assert csum_offset == 0, "the pump gave an unfinished packet to a link without offload"
+        return [(plain, 0, 0, False) for plain in finish(outgoing)]
 
     def _check(self) -> None:
         if self.down:
@@ -67,9 +75,9 @@ class FakeLink:
         self.change()
 
 
-def fake_wire(caps: LinkCaps | None = None) -> tuple[FakeLink, FakeLink]:
+def fake_wire(*, offload: bool = True) -> tuple[FakeLink, FakeLink]:
     """Two joined ends."""
-    caps = caps or LinkCaps(segmentation=False, checksum=False)
+    caps = LinkCaps(segmentation=offload, checksum=offload)
     left, right = FakeLink(caps), FakeLink(caps)
     left.other, right.other = right, left
     return left, right

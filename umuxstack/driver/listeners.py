@@ -7,7 +7,7 @@ from trio import ClosedResourceError
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from umuxstack.core.listen.listener import Listener
-from umuxstack.core.network.endpoint import Endpoint
+from umuxstack.core.network.endpoint import Waitable
 from umuxstack.driver.pump import Pump
 from umuxstack.driver.readiness import OneTask, Waiters
 from umuxstack.driver.streams import UmuxStream
@@ -22,7 +22,7 @@ class _ListenerWaiters(Waiters):
         super().__init__()
         self.closed = trio.Event()
 
-    def on_ready(self, endpoint: Endpoint) -> None:
+    def on_ready(self, endpoint: Waitable) -> None:
         super().on_ready(endpoint)
         if isinstance(endpoint, Listener) and endpoint.closed:
             self.closed.set()

@@ -32,6 +32,7 @@ BATCH: Final = 64  # packets read before anything else is done
 PENDING_LIMIT: Final = 1024  # packets kept for a link that takes no more
 EMPTY_WAKES: Final = 32  # "readable" without a packet, in a row, before we stop believing and look only now and then
 EMPTY_PAUSE: Final = 0.05  # seconds between those looks
+LINK_ERRORS: Final = (OSError, trio.ClosedResourceError)
 RETRY_FIRST: Final = millis(50)
 RETRY_LAST: Final = seconds(2)
 
@@ -129,7 +130,7 @@ class Pump:
             else:
                 try:
                     await self._link.wait_readable()
-                except (OSError, trio.ClosedResourceError) as error:
+                except LINK_ERRORS as error:
                     self._on_link_error(error, self._clock.now())
                 else:
                     self._woken = True
@@ -156,7 +157,7 @@ class Pump:
         if self.link_state.up or now >= self._retry_at:
             try:
                 packets = self._link.read_batch(BATCH)
-            except OSError as error:
+            except LINK_ERRORS as error:
                 self._on_link_error(error, now)
             else:
                 count = len(packets)
@@ -229,7 +230,7 @@ class Pump:
         """Gives the link what is pending. False if the link failed."""
         try:
             taken = self._link.write_batch(self._pending)
-        except OSError as error:
+        except LINK_ERRORS as error:
             self._pending = self._pending[getattr(error, "taken", 0) :]
             self._on_link_error(error, now)
             return False
@@ -251,7 +252,7 @@ class Pump:
             while self._pending and self.link_state.up and not self.stopped:
                 await self._link.wait_writable()
                 self._write(self._clock.now())
-        except (OSError, trio.ClosedResourceError) as error:
+        except LINK_ERRORS as error:
             self._on_link_error(error, self._clock.now())
         finally:
             self._writer_wanted = False

@@ -7,7 +7,7 @@ a level, so whoever is woken looks at the endpoint again.
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
-from umuxstack.core.network.endpoint import Endpoint
+from umuxstack.core.network.endpoint import Waitable
 
 
 class Seat:
@@ -35,11 +35,11 @@ class Seat:
 
 
 class Owner:
-    """The base class of what may stand in `Endpoint.owner`."""
+    """The base class of what may stand in `Waitable.owner`."""
 
     __slots__ = ()
 
-    def on_ready(self, endpoint: Endpoint) -> None:
+    def on_ready(self, endpoint: Waitable) -> None:
         """`endpoint` has changed; called by the pump, must not raise and must not call the core."""
         raise AssertionError(f"{type(self).__name__} owns no endpoint")
 
@@ -53,7 +53,7 @@ class Waiters(Owner):
         self.reader = Seat()
         self.writer = Seat()
 
-    def on_ready(self, endpoint: Endpoint) -> None:
+    def on_ready(self, endpoint: Waitable) -> None:
         self.reader.wake()
         self.writer.wake()
 

@@ -30,7 +30,6 @@ from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU
 from umuxstack.core.listen.listener import Listener
-from umuxstack.core.session.session import Session
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.session import TcpSession
@@ -53,7 +52,7 @@ Arguments = TypeVarTuple("Arguments")
 LINGER_PAUSE: Final = 0.01  # seconds between looks at what is still to be delivered
 
 
-def _is_finishing(session: Session) -> bool:
+def _is_finishing(session: object) -> bool:
     """Closed by the application, but the peer has not acknowledged everything yet."""
     return isinstance(session, TcpSession) and session.orphan and not session.ended and session.state != st.FIN_WAIT_2
 

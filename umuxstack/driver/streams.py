@@ -202,7 +202,6 @@ class UmuxStream(trio.abc.HalfCloseableStream):
             # Refused although its buffer has room: the stack's memory is used up. Nobody tells us when that ends.
             await trio.sleep(MEMORY_PAUSE)
         while not (self._closed or session.writable):
-            session.write(b"", self._pump.now())  # asks to be woken
             await self._waiters.writer.wait()
 
     def _check_open(self) -> None:
