@@ -36,7 +36,8 @@ def _not_negative(instance: object, attribute: "attrs.Attribute[_Int]", value: _
 class Burst:
     """Loss in bursts (Gilbert-Elliott): two states, one change of state tried per packet.
 
-    The mean length of a bad stretch is 1/leave packets; the share of bad packets enter/(enter + leave).
+    The mean length of a bad stretch is 1/leave packets; the share of bad packets enter/(enter + leave). A bad stretch
+    ends by packets, not by time: who only sends a retransmission now and then stays in it for long.
     """
 
     enter: float = attrs.field(validator=_probability)  # from good to bad
