@@ -7,7 +7,7 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 
 from collections.abc import Iterator, Mapping
 
-from umuxstack.core.address.lease import EA, SERVICE, SHARED, Lease
+from umuxstack.core.address.lease import EA, INVALID, SERVICE, SHARED, Lease
 from umuxstack.core.address.pool import AddressPool, PoolStatistics
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme, scheme_for
@@ -19,6 +19,7 @@ from umuxstack.core.errors import (
     AddressInUse,
     AddressMalformed,
     AddressNotOurs,
+    AddressUsed,
     BadArgument,
     NoMemory,
     NoSuchObject,
@@ -38,6 +39,8 @@ from umuxstack.core.network.ingress import Ingress
 from umuxstack.core.session.context import Context, Outgoing, TraceLine
 from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.tcp.congestion.registry import find, register
+from umuxstack.core.tcp.connection import Connection
+from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.udp.session import Binding, Opener, UdpSession, UdpSocket
 from umuxstack.core.units import Address, Micros
@@ -197,9 +200,7 @@ class Stack(Opener):
             lease = self._take_ea(now, label)
             pair = peer + lease.address
             session = open_session(ctx, pair, lease, (self.config.fixed_port, dialled), policy, now)
-            session.owns_lease = True
-            session.register()
-            return self._opened(session, port)
+            return self._own(session, port)
         mux = self._shared.get(source)
         if mux is not None:
             local_port = mux.choose_port(peer, port)
@@ -207,15 +208,15 @@ class Stack(Opener):
             mux.add(session)
             return self._opened(session, local_port)
         # A concrete address of the prefix: the application's own choice, alive for this session (UM-16).
+        if source == peer:
+            raise BadArgument("source and peer are one address: only a shared address may talk to itself (UM-2)")
         if ctx.demux.pairs.get(peer + source) is not None or ctx.demux.locals.get(source) is not None:
             raise AddressInUse("this address is in use now; connect without a source, and the stack takes a fresh one")
-        self.pool.reserve(source)
+        self._reserve(source)
         lease = ctx.leases.open(source, EA, now, label=label)
         ctx.note(now, EventKind.LEASE_OPENED, lease)
         session = open_session(ctx, peer + source, lease, (self.config.fixed_port, dialled), policy, now)
-        session.owns_lease = True
-        session.register()
-        return self._opened(session, port)
+        return self._own(session, port)
 
     def listen(
         self, now: Micros, *, address: Address | None = None, port: int = 0, backlog: int = 128, name: str = ""
@@ -267,7 +268,7 @@ class Stack(Opener):
         else:
             if ssa in self._shared:
                 raise AddressInUse("this is a shared address of the stack; an SSA is for one session alone")
-            self.pool.reserve(ssa)
+            self._reserve(ssa)
         return open_door(self._ctx, door, ssa, peer, lifetime, label, grain, pin, now)
 
     def revoke(self, which: Address | str, now: Micros) -> None:
@@ -343,18 +344,22 @@ class Stack(Opener):
     def sessions(self) -> Iterator[AnySession]:
         """Every live session; a snapshot."""
         found: list[AnySession] = []
-        owners: list[Receiver] = list(self._ctx.demux.pairs.values())
-        owners += [member for mux in owners if isinstance(mux, PairMux) for member in mux.members.values()]
-        for mux in self._shared.values():
-            owners += mux.sessions.values()
-            owners += mux.echoes.values()
-        owners += self._ctx.demux.locals.values()
-        for owner in owners:
+        for owner in self._owners():
             if isinstance(owner, SleepyConnection):
                 owner = owner.handle or owner
             if isinstance(owner, TcpSession | UdpSession | EchoSession):
                 found.append(owner)
         return iter(found)
+
+    def _owners(self) -> list[Receiver]:
+        """Everything that any table holds, second stages and what they hold included."""
+        owners: list[Receiver] = list(self._ctx.demux.pairs.values())
+        owners += [member for mux in owners if isinstance(mux, PairMux) for member in mux.members.values()]
+        for shared in self._shared.values():
+            owners += shared.sessions.values()
+            owners += shared.echoes.values()
+        owners += self._ctx.demux.locals.values()
+        return owners
 
     def listeners(self) -> list[Listener | UdpSocket]:
         """Every open listener and UDP socket."""
@@ -376,8 +381,12 @@ class Stack(Opener):
         return [owner for owner in self._ctx.demux.locals.values() if isinstance(owner, ListenU | UdpDoor)]
 
     def leases(self) -> Iterator[Lease]:
-        """Every live address."""
-        return iter(self._ctx.leases)
+        """Every live address; a snapshot."""
+        found = {id(lease): lease for lease in self._ctx.leases}
+        for owner in self._owners():
+            if isinstance(owner, Connection | TcpSession | Quiet) and owner.lease.state != INVALID:
+                found[id(owner.lease)] = owner.lease
+        return iter(found.values())
 
     def pool_statistics(self) -> PoolStatistics:
         return self.pool.statistics()
@@ -421,6 +430,23 @@ class Stack(Opener):
         if unified is not None:
             return unified
         return any(within(peer, prefix) for prefix in self.config.unified_peers)
+
+    def _reserve(self, address: Address) -> None:
+        try:
+            self.pool.reserve(address)
+        except AddressUsed:
+            if any(lease.address == address for lease in self.leases()):
+                raise AddressInUse(
+                    "a session has this address now; choose another, or let the stack mint one"
+                ) from None
+            raise
+
+    def _own(self, connection: SleepyConnection, port: int) -> TcpSession:
+        """A session with an address of its own enters the pair table."""
+        connection.owns_lease = True
+        connection.register()
+        self._ctx.leases.hand_over(connection.lease, connection.pair)
+        return self._opened(connection, port)
 
     @staticmethod
     def _opened(connection: SleepyConnection, port: int) -> TcpSession:

@@ -63,19 +63,31 @@ SHARED: Final = "SHARED"
 class Lease:
     """One address and what it is for. `name` stands for it in logs, metrics and captures (UM-34)."""
 
-    __slots__ = ("address", "grain", "group", "id", "kind", "label", "opened", "state")
+    __slots__ = ("_where", "born", "grain", "group", "kind", "label", "state")
 
     def __init__(
         self, address: Address, kind: str, number: int, opened: Micros, *, group: str = "", label: str = "", grain: str
     ) -> None:
-        self.address = address
+        self._where: bytes = address  # or the pair of the session that owns it: see LeaseTable.hand_over
         self.kind = kind
-        self.id = number
-        self.opened = opened
+        self.born = opened << 40 | number  # one integer takes less than two
         self.group = group  # the listener it belongs to
         self.label = label
         self.grain = grain
         self.state = VALID
+
+    @property
+    def address(self) -> Address:
+        return Address(self._where[-16:])
+
+    @property
+    def id(self) -> int:
+        """Its number among those of its kind and listener."""
+        return self.born & (1 << 40) - 1
+
+    @property
+    def opened(self) -> Micros:
+        return Micros(self.born >> 40)
 
     @property
     def name(self) -> str:
@@ -95,18 +107,26 @@ class Lease:
 
 
 class LeaseTable:
-    """All live leases by address."""
+    """All live leases: by address, but for those whose session holds them.
 
-    __slots__ = ("_by_address", "_serial")
+    `complete`: every lease stands in the table for as long as it lives. The scheme `random` needs that, to check what
+    it draws against live addresses; `sealed` cannot draw one twice, so a lease that its session holds anyway
+    (`hand_over`) need not cost a second entry.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_by_address", "_complete", "_held_by_sessions", "_serial")
+
+    def __init__(self, *, complete: bool) -> None:
         self._by_address: dict[bytes, Lease] = {}
+        self._complete = complete
+        self._held_by_sessions = 0
         self._serial: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._by_address)
+        return len(self._by_address) + self._held_by_sessions
 
     def __iter__(self) -> Iterator[Lease]:
+        """Those in the table; the others are found by their sessions."""
         return iter(list(self._by_address.values()))
 
     def get(self, address: bytes) -> Lease | None:
@@ -127,10 +147,17 @@ class LeaseTable:
         self._by_address[address] = lease
         return lease
 
+    def hand_over(self, lease: Lease, pair: bytes) -> None:
+        """The session with this pair owns the address from now on, and says so in the pair table."""
+        if not self._complete and self._by_address.pop(lease.address, None) is not None:
+            lease._where = pair
+            self._held_by_sessions += 1
+
     def end(self, lease: Lease) -> bool:
         """The address is nobody's from now on. False if it had ended before."""
         if lease.state == INVALID:
             return False
         lease.on(FINISHED)
-        del self._by_address[lease.address]
+        if self._by_address.pop(lease.address, None) is None:
+            self._held_by_sessions -= 1
         return True

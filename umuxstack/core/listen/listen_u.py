@@ -133,6 +133,7 @@ class ListenU(Door):
         if self.grain == "session":
             self._on(states.HANDSHAKE_DONE)
             session.owns_lease = True  # the winner takes the lease
+            self.ctx.leases.hand_over(self.lease, session.pair)
         else:
             self._on(states.CLIENT_CAME)
             if first:

@@ -71,7 +71,7 @@ class Context:
         self.counters = Counters()
         self.demux = Demux()
         self.timers = Timers()
-        self.leases = LeaseTable()
+        self.leases = LeaseTable(complete=config.scheme == "random")
         self.pmtu = PathMtu(config.link.mtu)
         self.outbox: list[Outgoing] = []  # to the link
         self.loop: list[Outgoing] = []  # to ourselves
