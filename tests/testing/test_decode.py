@@ -145,3 +145,28 @@ def test_a_built_udp_checksum_of_zero_is_all_ones() -> None:
     packet = builders.udp(A, B, payload=struct.pack(">H", 0xFFFF ^ missing))
     assert packet[46:48] == b"\xff\xff"
     verify(packet)
+
+
+def test_checks_of_the_wrong_kind_of_packet_say_so() -> None:
+    datagram, segment = Seen(builders.udp(A, B)), Seen(builders.tcp(A, B, flags="PA", hop_limit=9))
+    with pytest.raises(AssertionError, match="no TCP segment"):
+        checks.require(datagram, checks.tcp("A"))
+    with pytest.raises(AssertionError, match="no UDP datagram; it is no ICMPv6 message; it is no ICMPv6 error"):
+        checks.require(segment, checks.udp(), checks.echo_request(), checks.quotes(b""))
+    with pytest.raises(AssertionError, match="hop_limit is 9, not 64"):
+        checks.require(segment, checks.network(hop_limit=64, ecn=0, flow=0, protocol=6, fragment=None))
+    checks.require(segment, checks.tcp(lambda flags: "P" in flags, seq=1 << 32, ack=lambda ack: ack == 0, urgent=0))
+
+
+def test_every_kind_of_packet_can_be_shown() -> None:
+    assert (
+        repr(Seen(builders.udp(A, B, 5, 6, b"xyz"), 1_500_000))
+        == "<1.500000 2001:db8:a::1 > 2001:db8:b::1 UDP 5>6 len 3>"
+    )
+    assert "ICMPv6 128/0 value 0x10002 len 4" in repr(Seen(builders.echo_request(A, B, 1, 2, b"data")))
+    assert "protocol 59 len 0" in repr(Seen(builders.ipv6(A, B, 59, b"")))
+    assert Seen(builders.udp(A, B)).flags == ""
+    verify(builders.ipv6(A, B, 59, b""))
+    assert Seen(builders.udp(A, B, traffic_class=3)).ecn == 3
+    assert Seen(builders.tcp(A, B, options=bytes((28, 4, 1, 2)))).options.user_timeout == 0x0102
+    assert builders.tcp(A, B, flags=0x12) == builders.tcp(A, B, flags="S.")

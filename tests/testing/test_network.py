@@ -75,7 +75,7 @@ def test_a_megabyte_arrives_over_a_wire_that_does_everything_wrong() -> None:
         loss=0.02,
         reorder=0.02,
         duplicate=0.02,
-        corrupt=0.01,
+        corrupt=0.02,
         rate=50_000_000,
         queue_packets=60,
     )

@@ -16,6 +16,7 @@ FLAG_LETTERS: Final = "FSRPAUEC"
 _ORDER: Final = "FSRPUECA"  # how they are written: ACK last
 
 _TCP, _UDP, _ICMPV6 = 6, 17, 58
+_OPTION_LENGTHS: Final = {2: (4,), 3: (3,), 4: (2,), 5: (10, 18, 26, 34), 8: (10,), 28: (4,)}
 _FRAGMENT: Final = dpkt.ip6.IP6FragmentHeader
 
 
@@ -269,7 +270,6 @@ def _verify_tcp(segment: object) -> None:
 
 def _verify_options(options: bytes, syn: bool) -> None:
     """Walked by hand: dpkt reads on where a length is wrong."""
-    lengths = {2: (4,), 3: (3,), 4: (2,), 5: (10, 18, 26, 34), 8: (10,), 28: (4,)}
     at, seen = 0, set()
     while at < len(options):
         kind = options[at]
@@ -282,7 +282,7 @@ def _verify_options(options: bytes, syn: bool) -> None:
         _check(at + 1 < len(options), "an option without its length")
         length = options[at + 1]
         _check(length >= 2 and at + length <= len(options), f"option {kind} is longer than the header")
-        _check(length in lengths.get(kind, (length,)), f"option {kind} with length {length}")
+        _check(length in _OPTION_LENGTHS.get(kind, (length,)), f"option {kind} with length {length}")
         _check(kind not in seen, f"option {kind} twice")
         _check(syn or kind not in (2, 3, 4), f"option {kind} outside of a SYN")
         seen.add(kind)

@@ -1,18 +1,20 @@
 """Links in memory: joined ends, routed networks, in trio's virtual time."""
 
 import struct
+from ipaddress import IPv6Address
 
 import dpkt
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from umuxstack.core.config import LinkCaps
+from umuxstack.core.config import LinkCaps, StackConfig
 from umuxstack.core.errors import BadArgument, LocalError
 from umuxstack.core.units import Address, Micros, millis
 from umuxstack.driver.links.impair import Impairment
 from umuxstack.driver.links.memory import MemoryLink, MemoryRouter, memory_link_pair
 from umuxstack.driver.links.router import QUEUE_LIMIT, ROUTER_ADDRESS, Router
+from umuxstack.driver.runtime import Host
 
 PLAIN = LinkCaps(segmentation=False, checksum=False)
 
@@ -228,3 +230,26 @@ async def test_the_wire_may_change_while_packets_are_under_way(autojump_clock: M
     assert right.down.statistics().lost == 1
     router.forward(Micros(70))
     assert right.down.next_due() == 75
+
+
+async def test_whole_hosts_talk_over_a_bad_wire_in_no_time(autojump_clock: MockClock) -> None:
+    bad = Impairment(delay=millis(50), loss=0.02, seed=5)
+    a, b = memory_link_pair(bad, bad)
+    start = trio.current_time()
+    async with (
+        Host(a, StackConfig(prefix=Address(address("2001:db8:a::"))), bytes(32), linger=60) as client,
+        Host(b, StackConfig(prefix=Address(address("2001:db8:b::"))), bytes(31) + b"1", linger=60) as server,
+    ):
+        listener = await server.listen()
+        stream = await client.connect(IPv6Address(server.das(listener).address))
+        accepted = await listener.accept()
+        data = bytes(range(256)) * 1000
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, data)
+            got = bytearray()
+            while len(got) < len(data):
+                got += await accepted.receive_some(1 << 16)
+        assert got == data
+        await stream.aclose()
+        await accepted.aclose()
+    assert trio.current_time() - start > 0.3
