@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import os
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,8 @@ Result = TypeVar("Result")
 IFF_UP: Final = 1
 IFA_F_NODAD: Final = 2
 ADDR_GEN_MODE_NONE: Final = "1"  # no link-local address by itself
+ADDRESS_PATIENCE: Final = 2.0  # seconds
+ADDRESS_PAUSE: Final = 0.002  # seconds
 SYSCTL: Final = Path("/proc/sys/net")
 OPERSTATES: Final = {
     0: "UNKNOWN", 1: "NOTPRESENT", 2: "DOWN", 3: "LOWERLAYERDOWN", 4: "TESTING", 5: "DORMANT", 6: "UP",
@@ -184,7 +187,10 @@ class Netlink:
     # Addresses
 
     def add_address(self, name: str, address: str) -> None:
-        """Gives the link an address ("2001:db8::1/64"; without a length: /128), usable at once (nodad)."""
+        """Gives the link an address ("2001:db8::1/64"; without a length: /128), usable at once (nodad).
+
+        The kernel makes its route in the background, on a link that is up; we wait for that (up to 70 ms were seen).
+        """
         interface = ipaddress.IPv6Interface(address)
         index = self.index(name)
         self._ask(
@@ -198,6 +204,20 @@ class Netlink:
                 flags=IFA_F_NODAD,
             ),
         )
+        deadline = time.monotonic() + ADDRESS_PATIENCE
+        while self.link(name).up and not self._is_local(str(interface.ip)) and time.monotonic() < deadline:
+            time.sleep(ADDRESS_PAUSE)
+
+    def _is_local(self, address: str) -> bool:
+        """Whether the kernel would take a packet to this address for its own."""
+        try:
+            found = self._ask(
+                f"looking for the route to {address}",
+                lambda: list(self._ipr.route("get", family=socket.AF_INET6, dst=address)),
+            )
+        except NetlinkRefused:
+            return False
+        return any(ROUTE_TYPES.get(message["type"]) == "local" for message in found)
 
     def remove_address(self, name: str, address: str) -> None:
         """Takes an address from the link. `NotThere` if it has none such."""
