@@ -38,6 +38,7 @@ from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
 from umuxstack.core.session.context import Context, Outgoing, TraceLine
 from umuxstack.core.session.pair_mux import PairMux
+from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, register
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
@@ -330,12 +331,19 @@ class Stack(Opener):
         return session
 
     def close(self, now: Micros) -> None:
-        """Ends everything: peers of live sessions get RST. Drain `take_output` once more."""
+        """Ends everything: peers of live sessions get RST. Drain `take_output` once more.
+
+        A session that the application has closed, and whose peer has acknowledged all, goes without a word: RST
+        would take from the peer what it has not read yet.
+        """
         for listener in list(self._listeners.values()):
             listener.close(now)
         for session in list(self.sessions()):
             if isinstance(session, TcpSession):
-                session.abort(now)
+                if session.orphan and session.state == st.FIN_WAIT_2:
+                    session.tcb.finish(Reason.STACK_CLOSED, now)
+                else:
+                    session.abort(now)
             elif isinstance(session, EchoSession):
                 session.close(now)
 

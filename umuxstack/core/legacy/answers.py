@@ -17,6 +17,7 @@ from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
 _ERRORS_PER_SECOND: Final = 100
+_INTERVAL: Final = 1_000_000 // _ERRORS_PER_SECOND
 _BURST: Final = 20
 
 
@@ -26,11 +27,10 @@ class ErrorLimit:
     __slots__ = ("_at",)
 
     def __init__(self) -> None:
-        self._at = 0
+        self._at = -_BURST * _INTERVAL  # full from the start, whatever the clock's zero
 
     def allows(self, now: Micros) -> bool:
-        interval = 1_000_000 // _ERRORS_PER_SECOND
-        at = max(self._at, now - _BURST * interval) + interval
+        at = max(self._at, now - _BURST * _INTERVAL) + _INTERVAL
         if at > now:
             return False
         self._at = at
