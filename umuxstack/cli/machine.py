@@ -4,7 +4,7 @@ import argparse
 import platform
 from typing import Final
 
-from umuxstack.cli.common import FAILED, OK, Commands, add_command
+from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command
 
 _NEEDED: Final = ("a TUN device can be made", "IPv6")  # without these, `umux up` cannot work
 
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "repeats nothing before the whole space is used up; this is the arithmetic of the `random` one.",
         """\
   umux analyze birthday
-  umux analyze birthday --bits 48 --rate 3.219
+  umux analyze birthday --bits 48 --rate 3.17
   umux analyze birthday --plot birthday.svg""",
         stack=False,
     )
@@ -63,8 +63,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _birthday(arguments: argparse.Namespace) -> int:
     from umuxstack.analyze import birthday
+    from umuxstack.core.errors import BadArgument
 
-    return birthday.report(bits=arguments.bits, rate=arguments.rate, json=arguments.json, plot=arguments.plot)
+    try:
+        return birthday.report(bits=arguments.bits, rate=arguments.rate, json=arguments.json, plot=arguments.plot)
+    except BadArgument as error:
+        raise Failure(str(error), "`umux analyze birthday --help` shows examples", USAGE) from error
 
 
 def demo(arguments: argparse.Namespace) -> int:

@@ -60,7 +60,8 @@ def size(count: int) -> str:
 
 
 def _figures(value: float, unit: str) -> str:
-    return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+    text = f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+    return f"{text.removesuffix('.0')} {unit}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> list[str]:

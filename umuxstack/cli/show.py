@@ -125,7 +125,9 @@ def _listener_lines(listener: "ListenerRow", waiters: "list[Waiter]") -> list[tu
             label = f", {waiter.label!r}" if waiter.label else ""
             ends = "" if waiter.expires >= NEVER else f", {output.duration(waiter.expires)} left"
             peer = "*" if output.peer(waiter) == "any" else output.peer(waiter)
-            lines.append((f"  {waiter.state}", waiter.name, _HIDDEN, f"{peer}  ({waiter.grain}{ends}{label})"))
+            state = "" if waiter.state == "WAITING" else f", {waiter.state.lower()}"
+            local = _HIDDEN if waiter.address == UNSPECIFIED else output.address(waiter.address)
+            lines.append(("  LISTEN_U", waiter.name, local, f"{peer}  ({waiter.grain}{state}{ends}{label})"))
     return lines
 
 
