@@ -25,6 +25,11 @@ SHARED: Final = "2001:db8:1::80"
 UNHELD: Final = "2001:db8:1::dead"  # an address of ours that nobody holds
 
 
+def is_fin(flags: str) -> bool:
+    """RFC 9293 3.9.1.2 leaves PSH beside FIN to the sender."""
+    return flags in ("FA", "FPA")
+
+
 def address(text: AnyAddress) -> Address:
     return Address(packed(text))
 

@@ -75,7 +75,7 @@ def test_sessions_of_one_remote_address_are_told_apart_by_the_local_one() -> Non
 def test_other_ports_on_a_pair_reach_no_other_session() -> None:
     wire = Wire(fixed_port=7)
     first, one = states.established(wire, remote_port=7)
-    second, other = states.established(wire, remote_port=7)
+    second, _other = states.established(wire, remote_port=7)
     with dropped(wire, Drop.OTHER_PORTS, 3):
         wire.send(one.segment("PA", b"to nobody", port=81))
         wire.send(one.segment("PA", b"to nobody", remote_port=8))
@@ -403,7 +403,7 @@ def test_pair_and_ports_carry_the_same_transfer_by_the_same_code() -> None:
                 session = client.connect("2001:db8:2::80", 80, source=address(SHARED))
             else:
                 door = server.listen()
-                session = client.connect(server.das(door).lease.address)  # type: ignore[arg-type]
+                session = client.connect(server.das(door).lease.address)
             net.run_until(lambda: door.readable)
             accepted = door.accept()
             assert accepted is not None
