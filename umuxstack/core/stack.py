@@ -443,11 +443,13 @@ class Stack(Opener):
         try:
             self.pool.reserve(address)
         except AddressUsed:
-            if any(lease.address == address for lease in self.leases()):
-                raise AddressInUse(
-                    "a session has this address now; choose another, or let the stack mint one"
-                ) from None
+            self._refuse_if_held(address)
             raise
+
+    def _refuse_if_held(self, address: Address) -> None:
+        """A lease that its session holds is not in the lease table (`LeaseTable.hand_over`)."""
+        if any(lease.address == address for lease in self.leases()):
+            raise AddressInUse("a session has this address now; choose another, or let the stack mint one")
 
     def _own(self, connection: SleepyConnection, port: int) -> TcpSession:
         """A session with an address of its own enters the pair table."""
@@ -470,6 +472,7 @@ class Stack(Opener):
 
     def _open_service(self, address: Address, name: str, now: Micros) -> Lease:
         ctx = self._ctx
+        self._refuse_if_held(address)
         self.pool.set_aside(address)
         lease = ctx.leases.open(address, SERVICE, now, group=name, grain="service")
         ctx.note(now, EventKind.LEASE_OPENED, lease)

@@ -504,7 +504,6 @@ class Connection(ReceiveHalf):
             snd_nxt=self.snd_nxt,
             rcv_nxt=self.rcv_nxt,
             ts_recent=self.ts_recent,
-            ts_offset=self.ts_offset,
         )
         remember(self.ctx, record, duration)
         self.finish(reason, now, record)

@@ -19,8 +19,8 @@ from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
-# until, answers with RST?, owns its lease?, timestamps?, local port, remote port, snd_nxt, rcv_nxt, ts_recent, offset
-_RECORD: Final = Struct(">qBBBHHIIII")
+# until, answers with RST?, owns its lease?, timestamps?, local port, remote port, snd_nxt, rcv_nxt, ts_recent
+_RECORD: Final = Struct(">qBBBHHIII")
 
 
 class Quiet(Expiring):
@@ -43,14 +43,13 @@ class Quiet(Expiring):
         snd_nxt: int,
         rcv_nxt: int,
         ts_recent: int,
-        ts_offset: int,
     ) -> None:
         self._ctx = ctx
         self.pair = pair
         self.lease = lease
         self.stage = stage
         self._packed = _RECORD.pack(
-            until, reset, owns_lease, timestamps, *ports, snd_nxt & MASK, rcv_nxt & MASK, ts_recent, ts_offset
+            until, reset, owns_lease, timestamps, *ports, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
         )
 
     @property
@@ -79,9 +78,7 @@ class Quiet(Expiring):
         if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
             drops[Drop.BAD_CHECKSUM] += 1
             return
-        _, reset, _, timestamps, local_port, remote_port, snd_nxt, rcv_nxt, ts_recent, ts_offset = _RECORD.unpack(
-            self._packed
-        )
+        _, reset, _, timestamps, local_port, remote_port, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
         sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
         flags = bits & 0x3F
         pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
@@ -112,19 +109,21 @@ class Quiet(Expiring):
         if flags & wire.FIN or near + (end - offset - (bits >> 12) * 4) < rcv_nxt or flags & wire.SYN:
             # RFC 9293 3.10.7.4: "TIME-WAIT STATE: The only thing that can arrive in this state is a
             # retransmission of the remote FIN. Acknowledge it".
-            tsval = (now // 1000 + ts_offset) & MASK
+            tsval = (now // 1000 + ctx.entropy.keyed_hash(self.pair)) & MASK  # the session's own clock: Tcb.ts_offset
             options_out = tcp_options.timestamp(tsval, ts_recent) if timestamps else b""
             self._send(wire.ACK, snd_nxt, rcv_nxt, options_out)
             return
         drops[Drop.AFTER_CLOSE] += 1
 
     def _is_newer(self, options: tcp_options.Options, seq: int, rcv_nxt: int, timestamps: bool, ts_recent: int) -> bool:
-        """RFC 6191 2: a SYN that cannot be an old duplicate."""
-        if timestamps and options.timestamp:
+        """RFC 6191 2: a SYN that cannot be an old duplicate. The last number in use was the FIN's, rcv_nxt - 1."""
+        if options.timestamp and self._ctx.config.tcp.timestamps:
+            if not timestamps:
+                return True
             newer = (options.tsval - ts_recent) & MASK
             if newer:
                 return newer < 0x80000000
-        return unwrap(seq, rcv_nxt) > rcv_nxt
+        return unwrap(seq, rcv_nxt) >= rcv_nxt
 
     def _send(self, flags: int, seq: int, ack: int, options: bytes) -> None:
         ctx = self._ctx
