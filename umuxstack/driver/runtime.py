@@ -10,7 +10,7 @@ Wrong arguments raise `LocalError`s, what the network does raises `OSError`s.
 
 import gc
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv6Address
 from math import isinf
@@ -24,7 +24,7 @@ from umuxstack.core.address.scheme import Scheme
 from umuxstack.core.config import StackConfig
 from umuxstack.core.echo.session import EchoReply
 from umuxstack.core.entropy import Entropy
-from umuxstack.core.errors import NotListening
+from umuxstack.core.errors import BadArgument, NotListening
 from umuxstack.core.events import Event
 from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_0 import Listen0
@@ -43,6 +43,7 @@ from umuxstack.driver.echo import UmuxPing
 from umuxstack.driver.link import Link
 from umuxstack.driver.listeners import UmuxListener
 from umuxstack.driver.pump import LinkState, Pump
+from umuxstack.driver.record import Recorder
 from umuxstack.driver.streams import UmuxStream
 from umuxstack.driver.trio_sockets import UmuxHostnameResolver, UmuxSocketFactory
 
@@ -63,7 +64,8 @@ class Host:
     `seed` (32 bytes, from the operating system by default) is all the randomness of the stack. `scheme`: the one that
     makes addresses, if not the one that `config` names. When the context ends without an exception, sessions that the
     application has closed get `linger` seconds to deliver what was written; then everything that is left is aborted,
-    and the link is closed.
+    and the link is closed. `congestion`: algorithms of its own, by name (docs/congestion.md).
+    `recorder`: writes all that goes in, for `umuxstack.driver.replay`.
     """
 
     def __init__(
@@ -74,7 +76,13 @@ class Host:
         *,
         scheme: Scheme | None = None,
         linger: float = 1.0,
+        congestion: Mapping[str, type] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        if recorder is not None and (scheme is not None or congestion):
+            raise BadArgument("a run with a key file, or with an algorithm from a file, cannot be recorded")
+        self._recorder = recorder
+        self._congestion = congestion
         self.config = attrs.evolve(config, link=link.caps)
         self._link = link
         self._seed = os.urandom(32) if seed is None else seed
@@ -90,7 +98,12 @@ class Host:
             raise RuntimeError("a Host runs once; make another")
         self._opened = True
         clock = Clock()
-        self.stack = Stack(self.config, Entropy(self._seed), clock.now(), scheme=self._scheme)
+        if self._recorder is None:
+            self.stack = Stack(
+                self.config, Entropy(self._seed), clock.now(), scheme=self._scheme, congestion=self._congestion
+            )
+        else:
+            self.stack = self._recorder.make_stack(self.config, self._seed, clock.now())
         self.pump = Pump(self._link, self.stack, clock)
         self.socket_factory = UmuxSocketFactory(self)
         self.hostname_resolver = UmuxHostnameResolver()
@@ -187,6 +200,12 @@ class Host:
     ) -> UmuxStream:
         """`connect` with packed addresses."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if (
+            source is not None
+            and self.before_choice is not None
+            and in_prefix(source, self.config.prefix, self.config.prefix_length)
+        ):
+            self.before_choice(source)
         session = self.stack.connect(peer, port, self.now(), source=source, unified=unified, label=label)
         stream = UmuxStream(session, self.pump)
         self.kick()

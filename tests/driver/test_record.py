@@ -1,0 +1,88 @@
+"""Record and replay: a run repeats, byte for byte, and a difference is found where it is."""
+
+from pathlib import Path
+
+import pytest
+
+from umuxstack.core.config import StackConfig
+from umuxstack.core.entropy import Entropy
+from umuxstack.core.errors import AddressNotOurs
+from umuxstack.core.stack import Stack
+from umuxstack.core.units import Micros, millis
+from umuxstack.core.wire.address import parse
+from umuxstack.driver.links.impair import Impairment, Pipe
+from umuxstack.driver.record import Recorder
+from umuxstack.driver.replay import NotARecording, main, replay
+
+
+def record_a_lossy_transfer(path: Path) -> bytes:
+    """A recorded server that receives 300 KB through a bad wire; returns what it read."""
+    fault = Impairment(loss=0.05, reorder=0.02, duplicate=0.02, delay=millis(5), seed=3)
+    there, back = Pipe(fault, name="there"), Pipe(fault, name="back")
+    now = Micros(0)
+    client = Stack(StackConfig(prefix=parse("2001:db8:a::")), Entropy(b"client"), now)
+    content = bytes(range(256)) * 1200
+    with Recorder(path) as recorder:
+        server = recorder.make_stack(StackConfig(prefix=parse("2001:db8:b::")), b"server", now)
+        listener = server.listen(now, name="web")
+        with pytest.raises(AddressNotOurs):
+            server.das(listener, now, ssa=parse("2001:db8:c::1"))  # type: ignore[arg-type]
+        ssa = server.das(listener, now, label="order").lease.address  # type: ignore[arg-type]
+        session = client.connect(ssa, 80, now)
+        accepted, got, written = None, b"", 0
+        while now < 60_000_000 and len(got) < len(content):
+            accepted = accepted or listener.accept()
+            if session.established and written < len(content):
+                written += session.write(content[written:], now)
+            if accepted is not None:
+                got += accepted.read(1 << 20, now)
+            for outgoing in client.take_output(now):
+                there.send_outgoing(outgoing, now)
+            for outgoing in server.take_output(now):
+                back.send_outgoing(outgoing, now)
+            now = Micros(now + 500)
+            for packet in there.receive_due(now):
+                server.receive(*packet, now)
+            for packet in back.receive_due(now):
+                client.receive(*packet, now)
+            client.advance(now)
+            server.advance(now)
+        server.close(now)
+        server.take_output(now)
+    assert got == content
+    return got
+
+
+def test_a_recorded_run_repeats_in_the_core_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    record_a_lossy_transfer(path)
+    result = replay(path)
+    assert result.difference is None
+    assert result.packets_in > 100
+    assert result.packets_out > 20
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_changed_input_is_found_where_it_first_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.jsonl"
+    record_a_lossy_transfer(path)
+    lines = path.read_text().splitlines()
+    victim = next(number for number, line in enumerate(lines) if '"receive"' in line and number > 200)
+    del lines[victim]
+    path.write_text("\n".join(lines) + "\n")
+    result = replay(path)
+    assert result.difference is not None
+    assert result.difference.line > victim
+    assert main([str(path)]) == 1
+    assert "recorded" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"something": "else"}\n')
+    with pytest.raises(NotARecording):
+        replay(path)
+    path.write_text("not json\n")
+    with pytest.raises(NotARecording):
+        replay(path)
+    assert main([str(path)]) == 2
