@@ -113,7 +113,7 @@ async def _live(
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         for service in wanted.serve:
-            nursery.start_soon(serve, host, service)
+            await nursery.start(serve, host, service)
         settle_garbage_collector()
         _tell(host, wanted, tun, name, bound.path, as_json=arguments.json, quiet=arguments.quiet)
 

@@ -12,9 +12,10 @@ _REQUEST_LIMIT: Final = 16384  # bytes of a request's head
 _PATIENCE: Final = 60.0  # seconds for a client of either service to say something
 
 
-async def serve(host: Host, name: str) -> None:
+async def serve(host: Host, name: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Listens in LISTEN_0 under the service's name, until cancelled."""
     listener = await host.listen(port=80 if name == "hello" else 7, name=name)
+    task_status.started()
     await trio.serve_listeners(_hello if name == "hello" else _echo, [listener])
 
 
