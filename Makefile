@@ -12,21 +12,28 @@ unexport FORCE_COLOR CLICOLOR_FORCE MYPY_FORCE_COLOR
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check pytest coverage rules bench clean
+.PHONY: help demo test check ruff types imports pytest coverage rules bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "ARGS=... is handed on to the program that a target runs; PYTHON=... chooses the interpreter for .venv."
 
 demo: .venv/run.stamp  ## the story in 15 seconds: real network namespaces as root, a memory link otherwise
 	@$(PY) -m umuxstack demo $(ARGS)
 
-test: check pytest  ## all checks and all tests that this machine allows; names what it left out
+test:  ## all checks and all tests that this machine allows; names what it left out
+	@$(MAKE) --no-print-directory --keep-going check pytest
 
-check: .venv/dev.stamp  ## ruff, mypy --strict, import contracts
+check: ruff types imports  ## ruff, mypy --strict, import contracts
+
+ruff: .venv/dev.stamp
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+
+types: .venv/dev.stamp
 	$(PY) -m mypy
+
+imports: .venv/dev.stamp
 	.venv/bin/lint-imports
 
 pytest: .venv/dev.stamp  ## the tests alone
