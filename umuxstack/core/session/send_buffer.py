@@ -20,10 +20,11 @@ class SendBuffer:
     def __init__(self, start: int) -> None:
         self.start = start
         self.end = start
-        self._chunks: list[bytes | bytearray] = []
+        self._chunks: list[Buffer] = []
         self._positions: list[int] = []  # of each chunk's first byte
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: Buffer) -> None:
+        """Keeps `data`, which must not change any more, unless it is small."""
         chunks = self._chunks
         if len(data) < _SMALL:
             if chunks:

@@ -45,7 +45,7 @@ class SendHalf(Recovery):
     def write(self, data: Buffer, now: Micros) -> int:
         """Takes `data` or its beginning; returns how many bytes, 0 when there is no room.
 
-        A `bytes` object is kept as it is, also for retransmission; anything else is copied.
+        A `bytes` object, or a view of one, is kept as it is, also for retransmission; anything else is copied.
         Raises SessionClosed after `shutdown` or `close`, and when the session has ended.
         """
         if self.end_reason != Reason.NONE or self.fin_queued or self.orphan:
@@ -55,15 +55,18 @@ class SendHalf(Recovery):
             self.want_write = True
             return 0
         size = len(data)
-        if size > room + LARGEST:  # a little over is better than a copy
-            data = data[:room]
+        if size > room + LARGEST:  # a little over is better than a remainder
+            data = memoryview(data)[:room]
             size = room
         if not size:
             return 0
         tx = self.tx
         if tx is None:
             tx = self.tx = SendBuffer(self.iss + 1 if self.state < st.ESTABLISHED else self.snd_nxt)
-        tx.append(data if type(data) is bytes else bytes(data))
+        if type(data) is memoryview and type(data.obj) is bytes and data.c_contiguous and data.itemsize == 1:
+            tx.append(memoryview(data))  # it cannot change either; ours, because the caller may release theirs
+        else:
+            tx.append(data if type(data) is bytes else bytes(data))
         self.ctx.memory += size
         if not self._roomy():
             self.want_write = True
@@ -214,7 +217,7 @@ class SendHalf(Recovery):
         if loss is not None and loss.phase == RECOVERY:
             loss.prr_out += stop - seq
         flags = wire.ACK
-        if last:
+        if last and size:
             flags |= wire.PSH
         if fin:
             flags |= wire.FIN
@@ -281,7 +284,7 @@ class SendHalf(Recovery):
         flags = wire.ACK
         if sent.end > data_end:
             flags |= wire.FIN
-        if tx is not None and data_end == tx.end:
+        if size and tx is not None and data_end == tx.end:
             flags |= wire.PSH
         segments = max(1, -(-size // self.mss))
         self.retransmits += segments
