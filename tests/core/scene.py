@@ -14,7 +14,7 @@ from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import Address, minutes
 from umuxstack.testing.builders import AnyAddress, packed
-from umuxstack.testing.peer import PEER
+from umuxstack.testing.peer import PEER as PEER
 from umuxstack.testing.wire import Wire
 
 OTHER: Final = "2001:db8:2::2"  # a second peer

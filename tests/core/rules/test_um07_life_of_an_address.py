@@ -25,6 +25,7 @@ from umuxstack.core.config import PoolPolicy
 from umuxstack.core.errors import AddressInUse, AddressUsed, PoolExhausted
 from umuxstack.core.events import EventKind
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.units import Address, Micros, minutes, seconds
 from umuxstack.testing import builders, states
 from umuxstack.testing.peer import PEER, Peer
@@ -360,7 +361,7 @@ def test_an_address_that_lives_is_not_given_to_anybody_else(scheme: str) -> None
             lambda where=where: wire.stack.udp(wire.now, address=where, port=53),
         ):
             with pytest.raises(AddressInUse):
-                attempt()  # type: ignore[no-untyped-call]
+                attempt()
     with pytest.raises(AddressInUse):
         das(wire, listen_0(wire), ssa=address(SHARED))
     assert session.established
@@ -376,6 +377,7 @@ def test_a_time_wait_record_takes_under_200_bytes() -> None:
     wire = Wire()
     session, _ = states.time_wait(wire)
     record = wire.stack._ctx.demux.pairs[session.pair]
+    assert isinstance(record, Quiet)
     size = sys.getsizeof(record) + sys.getsizeof(record._packed)
     size += sys.getsizeof(session.pair)
     assert size < 200
