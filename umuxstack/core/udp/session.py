@@ -112,8 +112,7 @@ class UdpSession(Session):
             self.ctx.drop(Drop.OTHER_PORTS)
             return
         self.used_at = now
-        if sport != self.remote_port:
-            self.socket.routes[(buf[base + 8 : base + 24], sport)] = self  # a reply to it leaves from here (UM-18)
+        self.socket.routes[(buf[base + 8 : base + 24], sport)] = self  # a reply to it leaves from here (UM-18)
         self.socket.deliver(buf, base, sport, dport, data)
 
     def on_icmp_error(
@@ -198,12 +197,15 @@ class UdpSocket(Endpoint):
     def connect(self, peer: Address, port: int, now: Micros) -> UdpSession | None:
         """One peer from now on. A session with it that exists already is kept, whatever its address (UM-18)."""
         self._check_open()
-        self.disconnect(now)
         if self.binding is not None:
             self.binding.connect(peer, port)
             return None
-        self.connected = self.routes.get((peer, port)) or self._opener.open_udp(self, peer, port, now)
-        return self.connected
+        session = self.routes.get((peer, port))
+        if session is None or session is self.connected:
+            session = self._opener.open_udp(self, peer, port, now)  # may raise; the old one is still there then
+        self.disconnect(now)
+        self.connected = session
+        return session
 
     def disconnect(self, now: Micros) -> None:
         if self.binding is not None:
