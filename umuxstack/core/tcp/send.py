@@ -38,9 +38,13 @@ class SendHalf(Recovery):
     def writable(self) -> bool:
         """There is room worth a wake-up (a third of the buffer), or writing would say at once why not.
 
-        `write` takes bytes into less room as well. Whoever left it less is told when this becomes true again.
+        `write` takes bytes into less room as well. Whoever left it less, or is told "no" here, is woken when this
+        becomes true. Not only writing makes it false: the buffer's limit shrinks with the congestion window.
         """
-        return self.ended or self.fin_queued or (self.state >= st.ESTABLISHED and self._roomy())
+        if self.ended or self.fin_queued or (self.state >= st.ESTABLISHED and self._roomy()):
+            return True
+        self.want_write = True
+        return False
 
     def write(self, data: Buffer, now: Micros) -> int:
         """Takes `data` or its beginning; returns how many bytes, 0 when there is no room.
