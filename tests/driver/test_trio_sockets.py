@@ -1,0 +1,531 @@
+"""Unchanged trio programs run on a host: `trio.socket` and what trio builds on it."""
+
+import errno
+import os
+import socket as stdlib
+import struct
+
+import pytest
+import trio
+from trio.testing import check_half_closeable_stream, wait_all_tasks_blocked
+
+from tests.driver.conftest import SHARED, Pair, text
+from umuxstack.driver.runtime import Host
+
+SERVICE = "2001:db8:2::5"
+TCP_INFO_STATE_ESTABLISHED = 1
+
+
+class Errno:
+    """Equal to an OSError of that number, for `pytest.raises(check=…)`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, error: OSError) -> bool:
+        return error.errno == self.number
+
+
+def udp(host: Host) -> trio.socket.SocketType:
+    return host.socket_factory.socket(stdlib.AF_INET6, stdlib.SOCK_DGRAM, 0)
+
+
+def tcp(host: Host) -> trio.socket.SocketType:
+    return host.socket_factory.socket(stdlib.AF_INET6, stdlib.SOCK_STREAM, 0)
+
+
+async def connected(pair: Pair) -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
+    """A client's and a server's socket over a service address."""
+    with tcp(pair.server) as listening:
+        await listening.bind((SERVICE, 80))
+        listening.listen()
+        client = tcp(pair.client)
+        await client.connect((SERVICE, 80))
+        server, _ = await listening.accept()
+        return client, server
+
+
+# Programs as trio's own documentation shows them.
+
+
+async def echo_server(stream: trio.SocketStream) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+
+
+async def echo_client(address: str, port: int) -> bytes:
+    stream = await trio.open_tcp_stream(address, port)
+    async with stream:
+        await stream.send_all(b"async can sometimes be confusing, but I believe in you!")
+        await stream.send_eof()
+        return b"".join([data async for data in stream])
+
+
+@pytest.mark.rule("UM-20", "UM-21", "UM-37")
+async def test_the_echo_programs_of_trios_tutorial_meet_over_an_ssa(pair: Pair) -> None:
+    with pair.server.as_trio_network():
+        async with trio.open_nursery() as nursery:
+            listeners: list[trio.SocketListener] = await nursery.start(trio.serve_tcp, echo_server, 12345)
+            assert [listener.socket.getsockname() for listener in listeners] == [("::", 12345, 0, 0)]
+            for _ in range(2):
+                ssa = pair.server.das(pair.server.stack.listeners()[0].id).lease.address
+                assert (await echo_client(text(ssa), 12345)).startswith(b"async can")
+            nursery.cancel_scope.cancel()
+
+
+async def test_server_and_client_may_live_on_two_hosts_of_one_run(pair: Pair) -> None:
+    async with trio.open_nursery() as nursery:
+        with pair.server.as_trio_network():
+            await nursery.start(trio.serve_tcp, echo_server, 12345)
+        ssa = pair.server.das(pair.server.stack.listeners()[0].id).lease.address
+        with pair.client.as_trio_network():
+            assert (await echo_client(text(ssa), 12345)).startswith(b"async can")
+        nursery.cancel_scope.cancel()
+
+
+async def test_trios_socket_stream_over_our_sockets_passes_trios_check(pair: Pair) -> None:
+    async def streams() -> tuple[trio.SocketStream, trio.SocketStream]:
+        client, server = await connected_elsewhere()
+        return trio.SocketStream(client), trio.SocketStream(server)
+
+    number = 0
+
+    async def connected_elsewhere() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
+        nonlocal number
+        number += 1
+        with tcp(pair.server) as listening:
+            await listening.bind((f"2001:db8:2::1:{number:x}", 80))
+            listening.listen()
+            client = tcp(pair.client)
+            await client.connect(listening.getsockname()[:2])
+            server, _ = await listening.accept()
+            return client, server
+
+    await check_half_closeable_stream(streams, None)
+
+
+async def test_as_trio_network_puts_back_what_was_there(pair: Pair) -> None:
+    with pair.client.as_trio_network():
+        with pair.server.as_trio_network():
+            pass
+        assert trio.socket.set_custom_socket_factory(pair.client.socket_factory) is pair.client.socket_factory
+    assert trio.socket.set_custom_socket_factory(None) is None
+    assert trio.socket.set_custom_hostname_resolver(None) is None
+
+
+# making
+
+
+async def test_there_is_no_ipv4_and_only_tcp_and_udp(pair: Pair) -> None:
+    factory = pair.client.socket_factory
+    with pytest.raises(OSError, check=Errno(errno.EAFNOSUPPORT)):
+        factory.socket(stdlib.AF_INET, stdlib.SOCK_STREAM, 0)
+    for kind, proto in ((stdlib.SOCK_RAW, 58), (stdlib.SOCK_STREAM, stdlib.IPPROTO_UDP)):
+        with pytest.raises(OSError, check=Errno(errno.EPROTONOSUPPORT)):
+            factory.socket(stdlib.AF_INET6, kind, proto)
+    with factory.socket(stdlib.AF_INET6, stdlib.SOCK_STREAM | stdlib.SOCK_CLOEXEC, stdlib.IPPROTO_TCP) as socket:
+        assert (socket.family, socket.type, socket.proto) == (stdlib.AF_INET6, stdlib.SOCK_STREAM, stdlib.IPPROTO_TCP)
+
+
+async def test_other_families_are_the_kernels(pair: Pair) -> None:
+    with pair.client.socket_factory.socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM, 0) as socket:
+        assert socket.family == stdlib.AF_UNIX
+        assert os.fstat(socket.fileno())
+
+
+async def test_a_socket_says_what_it_is(pair: Pair) -> None:
+    with tcp(pair.client) as socket:
+        assert "unbound" in repr(socket)
+        assert socket.getsockname() == ("::", 0, 0, 0)
+        assert not socket.get_inheritable()
+        with pytest.raises(OSError, check=Errno(errno.ENOTCONN)):
+            socket.getpeername()
+        for operation in (socket.detach, socket.dup, lambda: socket.set_inheritable(True)):
+            with pytest.raises(OSError, check=Errno(errno.EOPNOTSUPP)):
+                operation()
+        socket.set_inheritable(False)
+        number = socket.fileno()
+        with pytest.raises(OSError, check=Errno(errno.EBADF)):
+            stdlib.socket(fileno=number)
+    assert socket.fileno() == -1
+    assert "closed" in repr(socket)
+    with pytest.raises(OSError, check=Errno(errno.EBADF)):
+        socket.getsockname()
+
+
+# bind, listen, connect
+
+
+@pytest.mark.rule("UM-5")
+async def test_names_show_the_bound_or_dialled_port(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with client, server:
+        assert client.getsockname()[0].startswith("2001:db8:1:")
+        assert client.getsockname()[1] == 80
+        assert client.getpeername() == (SERVICE, 80, 0, 0) == server.getsockname()
+        assert server.getpeername() == (client.getsockname()[0], 1, 0, 0)
+
+
+async def test_a_port_that_was_bound_before_connect_is_shown(pair: Pair) -> None:
+    async with await pair.server.listen(80, address=SERVICE):
+        with tcp(pair.client) as socket:
+            await socket.bind(("::", 4000))
+            assert socket.getsockname() == ("::", 4000, 0, 0)
+            await socket.connect((SERVICE, 80))
+            assert socket.getsockname()[0].startswith("2001:db8:1:")
+            assert socket.getsockname()[1] == 4000
+
+
+async def test_bind_refuses_what_is_not_ours_or_taken(pair: Pair) -> None:
+    with tcp(pair.server) as first, tcp(pair.server) as second, tcp(pair.server) as third:
+        with pytest.raises(OSError, check=Errno(errno.EADDRNOTAVAIL)):
+            await first.bind(("2001:db8:1::1", 80))
+        await first.bind((SERVICE, 80))
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            await first.bind((SERVICE, 80))
+        first.listen()
+        first.listen()
+        await second.bind((SERVICE, 80))
+        with pytest.raises(OSError, check=Errno(errno.EADDRINUSE)):
+            second.listen()
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            await third.accept()
+        with pytest.raises(ValueError, match="address should be"):
+            await third.bind("::")
+        with pytest.raises(OverflowError):
+            await third.bind(("::", 70_000))
+
+
+async def test_connect_raises_what_a_kernel_would(pair: Pair) -> None:
+    with tcp(pair.client) as socket:
+        with pytest.raises(ConnectionRefusedError):
+            await socket.connect((SHARED, 81))
+        with pytest.raises(ConnectionRefusedError):
+            await socket.connect(("::", 80))
+        with pytest.raises(TimeoutError):
+            await socket.connect(("2001:db8:2::404", 80))
+        with pytest.raises(OSError, check=Errno(errno.ENOTCONN)):
+            await socket.recv(1)
+        with pytest.raises(OSError, check=Errno(errno.EPIPE)):
+            await socket.send(b"x")
+        with pytest.raises(OSError, check=Errno(errno.ENOTCONN)):
+            socket.shutdown(stdlib.SHUT_RDWR)
+    client, server = await connected(pair)
+    with client, server:
+        with pytest.raises(OSError, check=Errno(errno.EISCONN)):
+            await client.connect((SERVICE, 80))
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            client.listen()
+
+
+async def test_a_second_connect_while_the_first_goes_on_is_refused(pair: Pair) -> None:
+    with tcp(pair.client) as socket:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.connect, ("2001:db8:2::404", 80))
+            await wait_all_tasks_blocked()
+            with pytest.raises(OSError, check=Errno(errno.EALREADY)):
+                await socket.connect(("2001:db8:2::404", 80))
+            nursery.cancel_scope.cancel()
+        assert socket.fileno() == -1
+
+
+async def test_a_socket_closed_while_it_connects_leaves_no_session(pair: Pair) -> None:
+    socket = tcp(pair.client)
+    async with trio.open_nursery() as nursery:
+
+        async def connect() -> None:
+            with pytest.raises(OSError, check=Errno(errno.EBADF)):
+                await socket.connect((SERVICE, 80))
+
+        listener = await pair.server.listen(80, address=SERVICE)
+        nursery.start_soon(connect)
+        await trio.lowlevel.checkpoint()
+        socket.close()
+    await listener.aclose()
+    await trio.sleep(120)
+    assert list(pair.client.stack.sessions()) == []
+
+
+async def test_accept_ends_when_the_listening_socket_is_closed_or_shut(pair: Pair) -> None:
+    for how, number in (("close", errno.EBADF), ("shutdown", errno.EBADF)):
+        listening = tcp(pair.server)
+        listening.listen()
+        async with trio.open_nursery() as nursery:
+
+            async def accept(socket: trio.socket.SocketType = listening, number: int = number) -> None:
+                with pytest.raises(OSError, check=Errno(number)):
+                    await socket.accept()
+
+            nursery.start_soon(accept)
+            await wait_all_tasks_blocked()
+            if how == "close":
+                listening.close()
+            else:
+                listening.shutdown(stdlib.SHUT_RD)
+        listening.close()
+
+
+# bytes
+
+
+async def test_all_ways_to_receive(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with client, server:
+        assert not server.is_readable()
+        assert await client.send(b"0123456789") == 10
+        assert await server.recv(4, stdlib.MSG_PEEK) == b"0123"
+        assert server.is_readable()
+        assert await server.recv(2) == b"01"
+        assert await server.recv(0) == b""
+        buffer = bytearray(5)
+        assert await server.recv_into(buffer, 2) == 2
+        assert buffer == b"23\0\0\0"
+        with pytest.raises(ValueError, match="nbytes"):
+            await server.recv_into(buffer, 6)
+        assert await server.recvfrom(1) == (b"4", None)
+        assert await server.recvfrom_into(buffer, 1) == (1, None)
+        assert await server.recvmsg(1) == (b"6", [], 0, None)
+        first, second = bytearray(2), bytearray(9)
+        assert await server.recvmsg_into([first, second]) == (3, [], 0, None)
+        assert bytes(first + second[:1]) == b"789"
+        with pytest.raises(OSError, check=Errno(errno.EOPNOTSUPP)):
+            await server.recv(1, 0x4000000)
+        with pytest.raises(ValueError, match="negative"):
+            await server.recv(-1)
+
+
+async def test_all_ways_to_send(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with client, server:
+        assert await client.send(bytearray(b"a")) == 1
+        assert await client.sendto(b"b", (SERVICE, 80)) == 1
+        assert await client.sendmsg([b"c", memoryview(b"d")]) == 2
+        assert await client.send(b"") == 0
+        await client.wait_writable()
+        await trio.sleep(1)
+        assert await server.recv(10) == b"abcd"
+
+
+async def test_send_takes_what_fits_and_waits_only_when_nothing_does(pair: Pair) -> None:
+    client, server = await connected(pair)
+    data = bytes(3 << 20)
+    with client, server:
+        assert 0 < await client.send(data) < len(data)
+        with trio.move_on_after(1) as scope:
+            while True:
+                await client.send(data)
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.wait_writable)
+            while nursery.child_tasks:
+                await server.recv(1 << 20)
+                await wait_all_tasks_blocked()
+
+
+async def test_shutdown_ends_one_direction(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with client, server:
+        await client.send(b"last")
+        client.shutdown(stdlib.SHUT_WR)
+        assert client.did_shutdown_SHUT_WR
+        with pytest.raises(BrokenPipeError):
+            await client.send(b"x")
+        assert await server.recv(10) == b"last"
+        assert await server.recv(10) == b""
+        await server.send(b"answer")
+        assert await client.recv(10) == b"answer"
+        async with trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                assert await client.recv(10) == b""
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            client.shutdown(stdlib.SHUT_RD)
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            client.shutdown(7)
+
+
+async def test_close_with_linger_of_0_resets(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with server:
+        client.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        client.close()
+        with pytest.raises(ConnectionResetError):
+            await server.recv(1)
+        assert server.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR) == errno.ECONNRESET
+
+
+async def test_close_delivers_what_was_sent(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with server:
+        await client.send(b"the last words")
+        client.close()
+        with pytest.raises(OSError, check=Errno(errno.EBADF)):
+            await client.send(b"x")
+        assert await server.recv(100) == b"the last words"
+        assert await server.recv(100) == b""
+
+
+# options
+
+
+async def test_options_of_a_session_take_effect_before_and_after_connect(pair: Pair) -> None:
+    with tcp(pair.client) as socket:
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, True)
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, b"newreno\0")
+        async with await pair.server.listen(80, address=SERVICE):
+            await socket.connect((SERVICE, 80))
+        session = pair.client.stack.sessions()
+        policy = next(iter(session)).policy  # type: ignore[union-attr]
+        assert (policy.nodelay, policy.congestion) == (True, "newreno")
+        socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, 30)
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_USER_TIMEOUT, 1500)
+        policy = next(iter(pair.client.stack.sessions())).policy  # type: ignore[union-attr]
+        assert (policy.keepalive, policy.keepalive_idle, policy.user_timeout) == (True, 30_000_000, 1_500_000)
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE) == 30
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_USER_TIMEOUT) == 1500
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY) == 1
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, 16).rstrip(b"\0") == b"newreno"
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_MAXSEG) > 1000
+        info = socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, 104)
+        assert len(info) == 104
+        assert info[0] == TCP_INFO_STATE_ESTABLISHED
+
+
+async def test_what_is_set_on_a_listening_socket_holds_for_accepted_ones(pair: Pair) -> None:
+    with tcp(pair.server) as listening:
+        listening.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
+        await listening.bind((SERVICE, 80))
+        listening.listen()
+        async with await pair.client.connect(SERVICE, 80):
+            accepted, _ = await listening.accept()
+            with accepted:
+                assert accepted.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE) == 1
+
+
+async def test_options_that_change_nothing_are_remembered_and_unknown_ones_refused(pair: Pair) -> None:
+    with tcp(pair.client) as socket, udp(pair.client) as datagrams:
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR) == 0
+        socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, struct.pack("i", 1))
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR) == 1
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 4) == struct.pack("i", 1)
+        assert socket.getsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY) == 1
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_TYPE) == stdlib.SOCK_STREAM
+        assert datagrams.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_PROTOCOL) == stdlib.IPPROTO_UDP
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR) == 0
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ACCEPTCONN) == 0
+        socket.listen()
+        assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ACCEPTCONN) == 1
+        for refused in (
+            lambda: socket.getsockopt(stdlib.IPPROTO_TCP, 9999),
+            lambda: socket.setsockopt(stdlib.IPPROTO_TCP, 9999, 1),
+            lambda: datagrams.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1),
+            lambda: socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_TYPE, 1),
+        ):
+            with pytest.raises(OSError, check=Errno(errno.ENOPROTOOPT)):
+                refused()
+        for value in (b"1", -1):
+            with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+                socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, value)
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, 1)
+        with pytest.raises(TypeError):
+            socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, None)  # type: ignore[call-overload]
+
+
+# UDP
+
+
+@pytest.mark.rule("UM-18")
+async def test_datagrams_go_there_and_back(pair: Pair) -> None:
+    with udp(pair.client) as ours, udp(pair.server) as theirs:
+        await theirs.bind((SHARED, 53))
+        assert theirs.getsockname() == (SHARED, 53, 0, 0)
+        assert await ours.sendto(b"question", (SHARED, 53)) == 8
+        data, peer = await theirs.recvfrom(100)
+        assert data == b"question"
+        assert peer[0].startswith("2001:db8:1:")
+        await theirs.sendto(b"answer", peer)
+        assert await ours.recvfrom(3) == (b"ans", (SHARED, 53, 0, 0))
+
+
+async def test_a_connected_datagram_socket_has_a_peer(pair: Pair) -> None:
+    with udp(pair.client) as ours, udp(pair.server) as theirs:
+        with pytest.raises(OSError, check=Errno(errno.EDESTADDRREQ)):
+            await ours.send(b"to whom?")
+        with pytest.raises(OSError, check=Errno(errno.ENOTCONN)):
+            await ours.recv(1)
+        with pytest.raises(OSError, check=Errno(errno.EOPNOTSUPP)):
+            ours.listen()
+        await theirs.bind((SHARED, 53))
+        await ours.connect((SHARED, 53))
+        assert ours.getpeername() == (SHARED, 53, 0, 0)
+        ours.shutdown(stdlib.SHUT_RDWR)
+        await ours.send(b"question")
+        assert (await theirs.recvmsg(4, 0, stdlib.MSG_PEEK))[2] == stdlib.MSG_TRUNC
+        _, peer = await theirs.recvfrom(4)
+        await theirs.sendto(b"answer", peer)
+        assert await ours.recv(100, stdlib.MSG_PEEK) == b"answer"
+        assert ours.is_readable()
+        assert await ours.recv(100) == b"answer"
+        await ours.connect(("::", 0))
+        with pytest.raises(OSError, check=Errno(errno.ENOTCONN)):
+            ours.getpeername()
+
+
+async def test_packet_info_tells_and_chooses_the_local_address(pair: Pair) -> None:
+    pktinfo = (stdlib.IPPROTO_IPV6, stdlib.IPV6_PKTINFO)
+    with udp(pair.client) as ours, udp(pair.server) as theirs:
+        await theirs.bind(("::", 53))
+        theirs.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_RECVPKTINFO, 1)
+        theirs.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_RECVHOPLIMIT, 1)
+        ssa = pair.server.das(pair.server.stack.listeners()[0].id).lease.address
+        await ours.sendto(b"question", (text(ssa), 53))
+        _, ancillary, _, peer = await theirs.recvmsg(100, 200)
+        assert ancillary == [
+            (*pktinfo, ssa + bytes(4)),
+            (stdlib.IPPROTO_IPV6, stdlib.IPV6_HOPLIMIT, struct.pack("i", 64)),
+        ]
+        await theirs.sendmsg([b"ans", b"wer"], [ancillary[0]], 0, peer)
+        assert await ours.recvfrom(100) == (b"answer", (text(ssa), 53, 0, 0))
+        await ours.sendto(b"question", (text(ssa), 53))
+        assert (await theirs.recvmsg(100, stdlib.CMSG_SPACE(20)))[1] == ancillary[:1]
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            await theirs.sendmsg([b"x"], [(stdlib.SOL_SOCKET, 1, b"")], 0, peer)
+
+
+# names
+
+
+async def test_the_resolver_gives_ipv6_only(pair: Pair) -> None:
+    resolver = pair.client.hostname_resolver
+    found = await resolver.getaddrinfo(b"::1", 80, flags=stdlib.AI_NUMERICHOST | stdlib.AI_ADDRCONFIG)
+    assert {entry[0] for entry in found} == {stdlib.AF_INET6}
+    with pytest.raises(stdlib.gaierror):
+        await resolver.getaddrinfo(b"127.0.0.1", 80, flags=stdlib.AI_NUMERICHOST)
+    with pytest.raises(stdlib.gaierror):
+        await resolver.getaddrinfo(b"::1", 80, family=stdlib.AF_INET)
+    numeric = stdlib.NI_NUMERICHOST | stdlib.NI_NUMERICSERV
+    assert await resolver.getnameinfo(("2001:db8::1", 80, 0, 0), numeric) == ("2001:db8::1", "80")
+
+
+async def test_names_and_services_are_resolved_where_a_socket_takes_an_address(pair: Pair) -> None:
+    class Names(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host: bytes | None, *_: object, **__: object) -> list[object]:  # type: ignore[override]
+            assert host == b"service.example"
+            return [(stdlib.AF_INET6, stdlib.SOCK_STREAM, 6, "", (SERVICE, 80, 0, 0))]
+
+        async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
+            raise AssertionError("nobody asks")
+
+    trio.socket.set_custom_hostname_resolver(Names())
+    async with await pair.server.listen(80, address=SERVICE):
+        with tcp(pair.client) as socket:
+            await socket.connect(("service.example", "80"))
+            assert socket.getpeername() == (SERVICE, 80, 0, 0)
+    with tcp(pair.client) as socket:
+        await socket.bind(("", 9))
+        assert socket.getsockname() == ("::", 9, 0, 0)
