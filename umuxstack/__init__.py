@@ -29,6 +29,8 @@ from umuxstack.core.stack import Stack
 from umuxstack.driver.datagrams import UmuxDatagramSocket
 from umuxstack.driver.echo import UmuxPing
 from umuxstack.driver.link import Link
+from umuxstack.driver.links.impair import Impairment
+from umuxstack.driver.links.memory import MemoryRouter, memory_link_pair
 from umuxstack.driver.listeners import UmuxListener
 from umuxstack.driver.pump import LinkState
 from umuxstack.driver.runtime import Host
@@ -49,11 +51,13 @@ __all__ = [
     "Event",
     "EventKind",
     "Host",
+    "Impairment",
     "KeyFileError",
     "Link",
     "LinkCaps",
     "LinkState",
     "LocalError",
+    "MemoryRouter",
     "MessageTooLong",
     "NoMemory",
     "NoSuchObject",
@@ -73,5 +77,6 @@ __all__ = [
     "WouldBlock",
     "__version__",
     "make_config",
+    "memory_link_pair",
     "open_host",
 ]
