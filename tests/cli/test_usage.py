@@ -21,6 +21,7 @@ from umuxstack.cli import common, parser
 from umuxstack.cli.common import FAILED, INTERRUPTED, NO_STACK, OK, PIPE_CLOSED, REFUSED, USAGE
 from umuxstack.control import place
 from umuxstack.control.layout import ProtocolError
+from umuxstack.control.messages import Verb
 from umuxstack.control.place import BoundSocket, PlaceError
 from umuxstack.control.protocol import Busy, Forbidden, NoStack, SessionFailed, StackBug, WrongVersion
 from umuxstack.core import errors
@@ -49,6 +50,14 @@ def test_the_commands_are_these() -> None:
         "up", "down", "ss", "addr", "pool", "das", "das add", "das list", "das revoke", "stats", "telescope", "status",
         "events", "ping", "nc", "link", "doctor", "analyze", "analyze birthday", "demo", "version",
     }  # fmt: skip
+
+
+def test_every_command_and_verb_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for name in set(commands()) - {"das", "analyze"}:
+        assert f"`umux {name}" in page
+    for verb in Verb:
+        assert f"| {verb.name} | {verb.value} |" in page
 
 
 @pytest.mark.parametrize("name", sorted(set(commands()) - {"demo"}))

@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.control.conftest import PEER_SHARED, SHARED, Scene
+from umuxstack.control import rows
 from umuxstack.control.client import accept
 from umuxstack.control.messages import (
     Addresses,
@@ -227,18 +228,18 @@ async def test_listeners_of_every_kind_are_listed(scene: Scene) -> None:
     ):
         scene.host.das(web)
         scene.host.das(dns)
-        rows = {row.name: row for row in await client.list(Listeners())}
-        assert {name: row.kind for name, row in rows.items()} == {
+        found = {row.name: row for row in await client.list(Listeners())}
+        assert {name: row.kind for name, row in found.items()} == {
             "web": "LISTEN_0",
             "service": "LISTEN_SERVICE",
             "legacy": "LISTEN",
             "dns": "UDP",
         }
-        assert (rows["web"].port, rows["web"].backlog, rows["web"].waiting, rows["web"].id) == (80, 7, 1, web.id)
-        assert rows["web"].address == UNSPECIFIED
-        assert text(rows["service"].address) == "2001:db8:1::5"
-        assert text(rows["legacy"].address) == SHARED
-        assert rows["dns"].waiting == 1
+        assert (found["web"].port, found["web"].backlog, found["web"].waiting, found["web"].id) == (80, 7, 1, web.id)
+        assert found["web"].address == UNSPECIFIED
+        assert text(found["service"].address) == "2001:db8:1::5"
+        assert text(found["legacy"].address) == SHARED
+        assert found["dns"].waiting == 1
         assert {row.listener for row in await client.list(DasList())} == {"web", "dns"}
 
 
@@ -259,8 +260,8 @@ async def test_sessions_show_pair_role_grain_and_figures(scene: Scene) -> None:
             await ours.send_all(bytes(3000))
             await ask.send_to(b"?", (PEER_SHARED, 53))
             await wait_all_tasks_blocked()
-            rows = {row.lease: row for row in await client.list(Sessions())}
-            incoming, outgoing = rows["ssa.web.1"], rows["ea.1"]
+            found = {row.lease: row for row in await client.list(Sessions())}
+            incoming, outgoing = found["ssa.web.1"], found["ea.1"]
             assert (incoming.local, incoming.remote) == (server.session.local, server.session.remote)
             assert (incoming.state, incoming.protocol, incoming.role) == ("ESTABLISHED", "tcp", "server")
             assert (incoming.kind, incoming.grain, incoming.label) == ("SSA", "session", "order 17")
@@ -269,7 +270,21 @@ async def test_sessions_show_pair_role_grain_and_figures(scene: Scene) -> None:
             assert outgoing.mss > 1000
             assert outgoing.cwnd >= 10 * outgoing.mss
             assert outgoing.congestion == "cubic"
-            assert rows["ea.2"].protocol == "udp"
+            assert found["ea.2"].protocol == "udp"
+
+
+async def test_a_session_that_ends_while_a_list_is_sent_is_still_told(scene: Scene) -> None:
+    async with await scene.peer.listen(80, address=PEER_SHARED) as far:
+        streams = [await scene.host.connect(PEER_SHARED, 80) for _ in range(3)]
+        listed, leases = rows.sessions(scene.host.stack), rows.leases(scene.host.stack, scene.host.now(), reveal=False)
+        assert next(listed).state == "ESTABLISHED"
+        next(leases)
+        for stream in streams:
+            stream.abort()
+        assert [row.state for row in listed] == ["CLOSED", "CLOSED"]
+        assert len(list(leases)) >= 2
+        for _ in streams:
+            await (await far.accept()).aclose()
 
 
 async def test_pool_status_and_statistics(scene: Scene) -> None:
@@ -337,12 +352,12 @@ async def test_events_tell_the_life_of_an_address(scene: Scene, autojump_clock: 
 async def test_a_watcher_too_slow_is_told_how_much_it_missed(scene: Scene) -> None:
     async with scene.client() as watcher, await scene.host.listen(name="web", backlog=4000) as listener:
         stream = watcher.stream(Events())
-        rows: list[EventRow] = []
+        seen: list[EventRow] = []
         done = trio.Event()
 
         async def watch() -> None:
             async for row in stream:
-                rows.append(row)
+                seen.append(row)
                 await done.wait()
                 if row.label == "the last":
                     return
@@ -357,8 +372,8 @@ async def test_a_watcher_too_slow_is_told_how_much_it_missed(scene: Scene) -> No
             await wait_all_tasks_blocked()
             scene.host.das(listener, label="the last")
         await stream.aclose()
-        assert len(rows) < 6000
-        assert len(rows) + sum(row.lost for row in rows) in (6001, 6002)  # two for each, and one or both of the last
+        assert len(seen) < 6000
+        assert len(seen) + sum(row.lost for row in seen) in (6001, 6002)  # two for each, and one or both of the last
 
 
 # sessions in other processes' hands

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "LISTEN_0 accepts nothing; a LISTEN_U under it waits on one address for one session. A session is its pair\n"
         "of addresses; the ports in the second line carry no meaning for it. Addresses that still wait for somebody\n"
         "are left out: `umux das list` shows them.",
-        "  umux ss\n  umux ss --listening\n  umux ss --json | jq '.sessions[] | {lease, rtt_us}'",
+        "  umux ss\n  umux ss --listening\n  umux ss --json | jq '.sessions[] | {lease, srtt_us}'",
     )
     parser.add_argument("-l", "--listening", action="store_true", help="listeners only")
     parser.add_argument("-b", "--brief", action="store_true", help="one line for each session")

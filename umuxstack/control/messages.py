@@ -166,8 +166,8 @@ class LeaseRow(Record):
 class SessionRow(Record):
     """A session, with the figures of `ss -tine` (zero where the protocol has none).
 
-    `local` is left out while it waits for somebody (UM-34). `retransmitted` counts segments, the windows, `cwnd`,
-    `in_flight` and the queues bytes.
+    `local` is left out while it waits for somebody (UM-34). `retransmitted` counts segments; windows, `cwnd`,
+    `ssthresh` (0: not set yet), `in_flight`, `lost` and the queues are bytes.
     """
 
     local: Addr

@@ -167,7 +167,7 @@ def _session(session: AnySession, *, hidden: bool) -> SessionRow:
         rto=Micros(tcp.rto if tcp else 0),
         mss=tcp.snd_mss if tcp else 0,
         cwnd=tcp.snd_cwnd if tcp else 0,
-        ssthresh=tcp.snd_ssthresh if tcp else 0,
+        ssthresh=tcp.snd_ssthresh if tcp and tcp.snd_ssthresh < NEVER else 0,
         in_flight=tcp.in_flight if tcp else 0,
         lost=tcp.lost if tcp else 0,
         retransmitted=tcp.total_retrans if tcp else 0,
