@@ -66,6 +66,24 @@ class TcpPolicy:
     user_timeout: Micros = Micros(0)  # RFC 5482; 0: count retries instead
     challenge_acks_per_second: int = 10  # per session, never global: a global limit is a side channel
 
+    # What mature stacks choose differently (core/personality.py); the defaults are again ours.
+    bsd_options: bool = False  # the order of a SYN's options: BSD's, instead of Linux's
+    announce_mss: bool = True  # RFC 9293 MAY-3; without the option the peer assumes the default
+    mss: int = 0  # TCP_MAXSEG: announce and send no larger segment; 0: what the link carries
+    rto_variance_min: Micros = millis(1)  # RFC 6298 2.3: RTO = SRTT + max(G, 4 * RTTVAR); this is G
+    rto_slop: Micros = Micros(0)  # added to a measured RTO
+    syn_options_dropped_after: int = 0  # SYNs after so many retransmissions carry an MSS alone; 0: never
+    syn_linear_timeouts: int = 0  # so many SYN retransmissions before their timeout begins to double
+    connect_timeout: Micros = Micros(0)  # of the handshake; 0: syn_retries alone decides
+    quick_acks: int = 0  # so many segments at a connection's begin are acknowledged at once
+    round_receive_buffer: bool = False  # up to whole segments, once the handshake is complete
+    icmp_aborts: bool = True  # RFC 9293 3.9.2.2: hard errors abort a connection that is being opened
+    tolerate_missing_timestamps: bool = False  # RFC 7323 3.2 says SHOULD drop
+    restart_after_idle: bool = True  # RFC 5681 4.1
+    tail_loss_probe: bool = True  # RFC 8985 7
+    ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
+    traffic_class: int = attrs.field(default=0, validator=_within(0, 255))  # of every segment; ECN bits are TCP's
+
 
 @attrs.frozen(slots=True)
 class StackConfig:

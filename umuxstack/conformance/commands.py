@@ -1,0 +1,385 @@
+"""Commands in backquotes: a table from what vendors' scripts run in a shell to this stack's configuration.
+
+A command changes the configuration of the stack, probes its state, or prepares the vendor's system in a way that
+means nothing here. One that is in none of the tables is unsupported: it is never ignored.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from umuxstack.conformance.outcome import UnsupportedConstruct
+from umuxstack.core.config import TcpPolicy
+from umuxstack.core.errors import BadArgument
+from umuxstack.core.units import millis, seconds
+
+Change = dict[str, object]
+
+
+@attrs.frozen(slots=True)
+class Effect:
+    """What a command means: changes of TcpPolicy, a state that some session must be in, or a dead link."""
+
+    policy: Change = attrs.field(factory=dict)
+    link_up: bool | None = None
+    probe: str = ""  # a state's name; "" no probe
+    counters: bool = False  # nstat -n: from now on counters count from 0
+    counter: tuple[str, int] | None = None  # (name, value) that must hold
+
+
+def _flag(name: str, *, on: tuple[int, ...] = (1,)) -> Callable[[int], Change]:
+    return lambda value: {name: value in on}
+
+
+def _nothing(value: int) -> Change:
+    return {}
+
+
+def _only(*allowed: int) -> Callable[[int], Change]:
+    def check(value: int) -> Change:
+        if value not in allowed:
+            raise UnsupportedConstruct("")
+        return {}
+
+    return check
+
+
+def _rfc1323(value: int) -> Change:
+    """FreeBSD: 0 neither, 1 both, 2 window scale, 3 timestamps."""
+    return {"timestamps": value in (1, 3), "window_scaling": value in (1, 2)}
+
+
+# FreeBSD: net.inet.tcp.*, kern.*
+_FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
+    "net.inet.tcp.rfc1323": _rfc1323,
+    "net.inet.tcp.sack.enable": _flag("sack"),
+    "net.inet.tcp.ecn.enable": lambda v: _freebsd_ecn(v),
+    "net.inet.tcp.ecn.plusplus": _only(0),
+    "net.inet.tcp.hostcache.purgenow": _nothing,
+    "net.inet.tcp.hostcache.enable": _nothing,
+    "kern.ipc.maxsockbuf": lambda v: {"receive_buffer_max": v},
+    "net.inet.tcp.recvspace": lambda v: {"receive_buffer": v},
+    "net.inet.tcp.sendspace": lambda v: {"send_buffer": v, "send_buffer_max": max(v, 4 << 20)},
+    "net.inet.tcp.recvbuf_auto": _nothing,
+    "net.inet.tcp.sendbuf_auto": _nothing,
+    "net.inet.tcp.rexmit_initial": lambda v: {"rto_initial": millis(v)},
+    "net.inet.tcp.rexmit_min": lambda v: {"rto_min": millis(v)},
+    "net.inet.tcp.rexmit_slop": lambda v: {"rto_slop": millis(v)},
+    "net.inet.tcp.rexmit_drop_options": lambda v: {"syn_options_dropped_after": 2 if v else 0},
+    "net.inet.tcp.delacktime": lambda v: {"delayed_ack": millis(v)},
+    "net.inet.tcp.delayed_ack": _only(1),
+    "net.inet.tcp.keepidle": lambda v: {"keepalive_idle": millis(v)},
+    "net.inet.tcp.keepintvl": lambda v: {"keepalive_interval": millis(v)},
+    "net.inet.tcp.keepcnt": lambda v: {"keepalive_count": v},
+    "net.inet.tcp.keepinit": lambda v: {"connect_timeout": millis(v)},
+    "net.inet.tcp.always_keepalive": _only(0, 1),
+    "net.inet.tcp.msl": lambda v: {"time_wait": millis(2 * v)},
+    "net.inet.tcp.finwait2_timeout": lambda v: {"fin_wait_2": millis(v)},
+    "net.inet.tcp.fast_finwait2_recycle": _only(0),
+    "net.inet.tcp.initcwnd_segments": lambda v: {"initial_window": v},
+    "net.inet.tcp.icmp_may_rst": lambda v: {"icmp_aborts": bool(v)},
+    "net.inet.tcp.insecure_rst": _only(0),
+    "net.inet.tcp.insecure_syn": _only(0),
+    "net.inet.tcp.insecure_ack": _only(0),
+    "net.inet.tcp.drop_synfin": _only(0, 1),
+    "net.inet.tcp.blackhole": _only(0),
+    "net.inet.tcp.tolerate_missing_ts": lambda v: {"tolerate_missing_timestamps": bool(v)},
+    "net.inet.tcp.syncookies": _only(0, 1),
+    "net.inet.tcp.syncookies_only": _only(0),
+    "net.inet.tcp.syncache.rexmtlimit": lambda v: {"synack_retries": v},
+    "net.inet.tcp.log_in_vain": _nothing,
+    "net.inet.tcp.tso": _nothing,
+    "net.inet.tcp.rfc3042": _only(1),
+    "net.inet.tcp.rfc3390": _nothing,
+    "net.inet.tcp.rfc3465": _nothing,
+    "net.inet.tcp.rfc6675_pipe": _nothing,
+    "net.inet.tcp.do_prr": _only(1),
+    "net.inet.tcp.do_lrd": _only(0),
+    "net.inet.tcp.abc_l_var": _nothing,
+    "net.inet.tcp.path_mtu_discovery": _only(1),
+    "net.inet.tcp.pmtud_blackhole_detection": _nothing,
+    "net.inet.tcp.minmss": _nothing,
+    "net.inet.tcp.v6mssdflt": _nothing,
+    "net.inet.tcp.mssdflt": _nothing,
+    "net.inet.tcp.isn_reseed_interval": _nothing,
+    "net.inet.tcp.fastopen.client_enable": _only(0),
+    "net.inet.tcp.fastopen.server_enable": _only(0),
+    "net.inet.icmp.icmplim": _nothing,
+    "net.inet.icmp.icmplim_jitter": _nothing,
+    "net.inet6.icmp6.errppslimit": _nothing,
+    "net.inet.udp.blackhole": _only(0),
+    "net.inet.tcp.newcwv": _nothing,
+    "net.inet.tcp.nolocaltimewait": _nothing,
+    "net.inet.tcp.per_cpu_timers": _nothing,
+    "net.inet.tcp.persmin": lambda v: {"persist_min": millis(v)},
+    "net.inet.tcp.persmax": _nothing,
+}
+
+# Linux: net.ipv4.*
+_LINUX: Final[dict[str, Callable[[int], Change]]] = {
+    "tcp_timestamps": _flag("timestamps", on=(1, 2)),
+    "tcp_sack": _flag("sack"),
+    "tcp_dsack": _only(1),
+    "tcp_fack": _nothing,
+    "tcp_window_scaling": _flag("window_scaling"),
+    "tcp_ecn": lambda v: _linux_ecn(v),
+    "tcp_ecn_fallback": _only(1),
+    "tcp_syn_retries": lambda v: {"syn_retries": v},
+    "tcp_synack_retries": lambda v: {"synack_retries": v},
+    "tcp_retries1": _nothing,
+    "tcp_retries2": lambda v: {"retries": v},
+    "tcp_orphan_retries": lambda v: {"orphan_retries": v or 8},
+    "tcp_fin_timeout": lambda v: {"fin_wait_2": seconds(v)},
+    "tcp_keepalive_time": lambda v: {"keepalive_idle": seconds(v)},
+    "tcp_keepalive_intvl": lambda v: {"keepalive_interval": seconds(v)},
+    "tcp_keepalive_probes": lambda v: {"keepalive_count": v},
+    "tcp_slow_start_after_idle": lambda v: {"restart_after_idle": bool(v)},
+    "tcp_tso_win_divisor": _nothing,
+    "tcp_min_tso_segs": _nothing,
+    "tcp_tso_rtt_log": _nothing,
+    "tcp_limit_output_bytes": _nothing,
+    "tcp_moderate_rcvbuf": _nothing,
+    "tcp_no_metrics_save": _nothing,
+    "tcp_autocorking": _nothing,
+    "tcp_pacing_ss_ratio": _nothing,
+    "tcp_pacing_ca_ratio": _nothing,
+    "tcp_syncookies": _only(0, 1),
+    "tcp_frto": _nothing,
+    "tcp_early_retrans": lambda v: {"tail_loss_probe": v >= 3},
+    "tcp_recovery": _only(1),
+    "tcp_reordering": _only(3),
+    "tcp_max_reordering": _nothing,
+    "tcp_thin_linear_timeouts": _only(0),
+    "tcp_thin_dupack": _only(0),
+    "tcp_adv_win_scale": _nothing,
+    "tcp_app_win": _nothing,
+    "tcp_mtu_probing": _only(0),
+    "tcp_base_mss": _nothing,
+    "tcp_rfc1337": _nothing,
+    "tcp_stdurg": _nothing,
+    "tcp_abort_on_overflow": _only(0),
+    "tcp_invalid_ratelimit": lambda v: {"challenge_acks_per_second": 1000 // v if v else 1000},
+    "tcp_challenge_ack_limit": _nothing,
+    "tcp_fastopen": _nothing,
+    "tcp_fastopen_key": _nothing,
+    "tcp_fastopen_blackhole_timeout_sec": _nothing,
+    "tcp_fastopen_blackhole_detect_timeout_sec": _nothing,
+    "tcp_notsent_lowat": _nothing,
+    "tcp_min_rtt_wlen": _nothing,
+    "tcp_comp_sack_nr": _nothing,
+    "tcp_comp_sack_delay_ns": _nothing,
+    "tcp_tw_reuse": _only(0, 1, 2),
+    "tcp_tw_reuse_delay": _only(1000),
+    "tcp_shrink_window": _only(0),
+    "tcp_rto_min_us": lambda v: {"rto_variance_min": v},
+    "tcp_syn_linear_timeouts": lambda v: {"syn_linear_timeouts": v},
+    "ip_local_port_range": _nothing,
+    "ip_no_pmtu_disc": _only(0),
+    "icmp_ratelimit": _nothing,
+    "tcp_early_demux": _nothing,
+    "tcp_l3mdev_accept": _nothing,
+    "tcp_migrate_req": _only(0),
+    "tcp_plb_enabled": _only(0),
+    "tcp_reflect_tos": _only(0),
+    "tcp_collapse_max_bytes": _nothing,
+    "tcp_child_ehash_entries": _nothing,
+    "tcp_pingpong_thresh": _only(1),
+}
+
+
+def _freebsd_ecn(value: int) -> Change:
+    if value > 2:
+        raise UnsupportedConstruct("")  # AccECN
+    return {"ecn": value > 0, "ecn_asks": value == 1}
+
+
+def _linux_ecn(value: int) -> Change:
+    if value > 2:
+        raise UnsupportedConstruct("")
+    return {"ecn": value > 0, "ecn_asks": value == 1}
+
+
+# What the kernel's common defaults.sh sets, as far as it differs from the `linux` personality.
+DEFAULTS: Final[Change] = {
+    "receive_buffer": 540_000,
+    "receive_buffer_max": 15_728_640,
+    "send_buffer": 262_144,
+    "send_buffer_max": 4_194_304,
+    "syn_retries": 5,
+    "synack_retries": 5,
+    "restart_after_idle": False,
+    "congestion": "cubic",
+    "ecn": False,
+}
+
+_CONGESTION: Final = {"cubic": "cubic", "reno": "newreno", "newreno": "newreno", "bbr": "bbr"}
+
+# Preparations of the vendor's system that mean nothing to this one.
+_IGNORED: Final = re.compile(
+    r"""(
+      /tmp/sysctl_restore\S* | ip\s+tcp_metrics\s+flush.* | ip\s+-6\s+tcp_metrics.* | sync | true | \./clean\S*
+    | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(fq|pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
+    | (sudo\s+)?ethtool\s+-K\s+\S+\s+.* | nstat\s*(>.*)?
+    | kldload\s+-n\s+cc_\w+ | sleep\s+[\d.]+ | /bin/(rm|dd)\s.* | rm\s+-f\s.* | dd\s.* | ulimit\s.*
+    | ip\s+link\s+set\s+dev\s+tun0\s+(gso|gro|tso)_\S+\s.* | cat\s+/proc/net/\S+ | route\s+flush\s+.*
+    )$""",
+    re.VERBOSE,
+)
+_STATES: Final = {
+    "01": "ESTABLISHED",
+    "02": "SYN-SENT",
+    "03": "SYN-RECEIVED",
+    "04": "FIN-WAIT-1",
+    "05": "FIN-WAIT-2",
+    "06": "TIME-WAIT",
+    "07": "CLOSED",
+    "08": "CLOSE-WAIT",
+    "09": "LAST-ACK",
+    "0A": "LISTEN",
+    "0B": "CLOSING",
+}
+_PROC: Final = re.compile(r'grep\s+"\s*(0[1-9AB])\s*"\s+/proc/net/tcp')
+_SOCKSTAT: Final = re.compile(r"sockstat\b.*grep\s+-c\s+(\w+)\s*\|\s*grep\s+(\d+)")
+_NETSTAT: Final = re.compile(r"(?:ss|netstat)\b.*grep\s+(?:-\w+\s+)*([A-Z][A-Z_12-]+)\b")
+
+
+def interpret(text: str) -> list[Effect]:
+    """What the command `text`, possibly of several lines, does. Raises UnsupportedConstruct naming the first unknown."""
+    effects: list[Effect] = []
+    text = re.sub(r"(?m)#.*$", "", text).replace("\\\n", " ")
+    for line in re.split(r"\n|;|&&", text):
+        line = re.sub(r"\d?>\s*/dev/null|2>&1", "", line).strip()
+        if line:
+            effects.append(_line(line))
+    return effects
+
+
+def _line(line: str) -> Effect:
+    own = re.match(r"umux\s+set\s+(.*)", line)
+    if own:
+        return Effect(_own_settings(own[1]))
+    if re.fullmatch(r"umux\s+link\s+(up|down)", line):
+        return Effect(link_up=line.endswith("up"))
+    if re.fullmatch(r"\S*defaults\.sh", line):
+        return Effect(dict(DEFAULTS))
+    if "setkey" in line or "tcpmd5" in line:
+        raise UnsupportedConstruct("TCP MD5")
+    found = re.findall(r"(?:/proc/sys/|\b)(net[./]ipv[46][./](?:\w+))\s*[= ]\s*\"?([^\s\"]+(?:\s+\d+\s+\d+)?)", line)
+    if found and re.match(r"(sudo\s+)?(sysctl|\S*set_sysctls\.py|/proc/sys|/?\S*sysctl|echo)", line):
+        return Effect(_merge(_linux_setting(name, value) for name, value in found))
+    pairs = re.findall(r"((?:net\.inet6?|kern)\.[\w.]+)\s*=\s*(\S+)", line)
+    if pairs:
+        return Effect(_merge(_freebsd_setting(name, value) for name, value in pairs))
+    if "pfifo limit 0" in line or "netem loss 100%" in line:
+        return Effect(link_up=False)
+    if line.startswith("tc qdisc delete") or line.startswith("tc qdisc del"):
+        return Effect(link_up=True)
+    probe = _probe(line)
+    if probe is not None:
+        return probe
+    if _IGNORED.match(line):
+        return Effect()
+    raise UnsupportedConstruct(f"command `{' '.join(line.split()[:2])}`")
+
+
+def _probe(line: str) -> Effect | None:
+    match = _PROC.search(line)
+    if match:
+        return Effect(probe=_STATES[match[1]])
+    match = _SOCKSTAT.search(line)
+    if match:
+        name = match[1].replace("_", "-").replace("SYN-RCVD", "SYN-RECEIVED")
+        return Effect(probe=name if match[2] != "0" else f"not {name}")
+    match = _NETSTAT.search(line)
+    if match:
+        return Effect(probe=match[1].replace("_", "-").replace("SYN-RECV", "SYN-RECEIVED"))
+    if re.fullmatch(r"nstat\s+-n\s*", line):
+        return Effect(counters=True)
+    match = re.search(r"nstat\s*(?:-\w+\s*)*\|\s*grep\s+(\w+)\s*\|\s*grep\s+-q\s+\"\s*(\d+)", line)
+    if match:
+        if match[1] not in KERNEL_COUNTERS:
+            raise UnsupportedConstruct(f"counter {match[1]}")
+        return Effect(counter=(match[1], int(match[2])))
+    return None
+
+
+# nstat's names, as far as a counter of this stack counts the same
+KERNEL_COUNTERS: Final[dict[str, str]] = {
+    "TcpExtOutOfWindowIcmps": "drop.icmp_not_believed",
+    "TcpExtTCPLossProbes": "tlp_probes",
+    "TcpRetransSegs": "retransmitted_segments",
+    "TcpExtTCPTimeouts": "rto_expirations",
+}
+
+
+def _merge(changes: "object") -> Change:
+    merged: Change = {}
+    for change in changes:  # type: ignore[attr-defined]
+        merged.update(change)
+    return merged
+
+
+def _freebsd_setting(name: str, value: str) -> Change:
+    if name == "net.inet.tcp.cc.algorithm":
+        return {"congestion": _algorithm(value)}
+    change = _FREEBSD.get(name)
+    if change is None:
+        raise UnsupportedConstruct(f"sysctl {name}")
+    return _apply(change, f"sysctl {name}", value)
+
+
+def _linux_setting(path: str, value: str) -> Change:
+    name = re.split(r"[./]", path)[-1]
+    if name == "tcp_congestion_control":
+        return {"congestion": _algorithm(value)}
+    if name in ("tcp_rmem", "tcp_wmem"):
+        numbers = [int(n) for n in value.split()]
+        if len(numbers) == 3:
+            side = "receive" if name == "tcp_rmem" else "send"
+            return {f"{side}_buffer": numbers[1], f"{side}_buffer_max": numbers[2]}
+    change = _LINUX.get(name)
+    if change is None:
+        raise UnsupportedConstruct(f"sysctl {name}")
+    return _apply(change, f"sysctl {name}", value)
+
+
+def _apply(change: Callable[[int], Change], name: str, value: str) -> Change:
+    try:
+        number = int(value.split()[0].rstrip(","), 0)
+    except ValueError:
+        if change is _nothing:
+            return {}
+        raise UnsupportedConstruct(f"{name}={value}") from None
+    try:
+        return change(number)
+    except UnsupportedConstruct:
+        raise UnsupportedConstruct(f"{name}={value}") from None
+
+
+def _algorithm(value: str) -> str:
+    if value not in _CONGESTION:
+        raise UnsupportedConstruct(f"congestion control {value}")
+    return _CONGESTION[value]
+
+
+def _own_settings(text: str) -> Change:
+    """`umux set name=value ...`: fields of TcpPolicy; times with a unit (`40ms`, `1s`, `5us`)."""
+    change: Change = {}
+    fields = {field.name: field for field in attrs.fields(TcpPolicy)}
+    for word in text.split():
+        name, equals, value = word.partition("=")
+        if not equals or name not in fields:
+            raise BadArgument(f"umux set: {word!r} names no field of TcpPolicy")
+        default = fields[name].default
+        time = re.fullmatch(r"([\d.]+)(us|ms|s)", value)
+        if time:
+            change[name] = int(float(time[1]) * {"us": 1, "ms": 1000, "s": 1_000_000}[time[2]])
+        elif isinstance(default, bool):
+            change[name] = value in ("1", "true", "on")
+        elif isinstance(default, str):
+            change[name] = value
+        else:
+            change[name] = int(value)
+    return change

@@ -1,0 +1,146 @@
+"""Sockets of a script: what a file descriptor stands for, and what the calls read from it.
+
+An error of a session (`Reason`) is told once, as SO_ERROR is. Numbers are the lowest free ones, from 3 on.
+"""
+
+import errno
+import select
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from umuxstack.core.errors import Reason
+from umuxstack.core.listen.listener import Listener
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.udp.session import UdpSocket
+from umuxstack.core.units import Address
+from umuxstack.driver.errno_map import REASON_ERRNO
+
+FIRST_DESCRIPTOR: Final = 3
+POLLRDHUP: Final = 0x2000
+_SILENT_ENDS: Final = (Reason.NONE, Reason.CLOSED, Reason.ABORTED)
+
+
+class CallError(Exception):
+    """The system call fails with this errno."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(errno.errorcode.get(number, str(number)))
+        self.number = number
+
+
+@attrs.define(slots=True, eq=False)
+class Socket:
+    """One descriptor: a TCP or UDP socket, an epoll instance, or a file of a given size."""
+
+    descriptor: int
+    kind: str  # "stream", "datagram", "epoll", "file"
+    blocking: bool = True
+    bound: tuple[Address | None, int] | None = None
+    session: TcpSession | None = None
+    listener: Listener | None = None
+    udp: UdpSocket | None = None
+    connecting: bool = False
+    told: bool = False  # the session's end was reported
+    read_shut: bool = False
+    linger: tuple[int, int] = (0, 0)
+    policy: dict[str, object] = attrs.field(factory=dict)  # changes of TcpPolicy by setsockopt
+    remembered: dict[tuple[int, int], object] = attrs.field(factory=dict)
+    watched: dict[int, "Watch"] = attrs.field(factory=dict)  # of an epoll instance
+    size: int = 0  # of a file
+
+    @property
+    def error(self) -> int:
+        """The errno that the session's end means and that nobody was told yet; 0: none."""
+        session = self.session
+        if session is None or self.told or session.end_reason in _SILENT_ENDS:
+            return 0
+        if session.end_reason is Reason.RESET and session.eof and session.tcb.state == st.CLOSED:
+            # After the peer's FIN a reset says that our data went nowhere (as Linux has it: EPIPE).
+            if session.tcb.peer_fin >= 0 and session.tcb.rcv_nxt > session.tcb.peer_fin:
+                return errno.EPIPE
+        return REASON_ERRNO[session.end_reason]
+
+    def take_error(self) -> int:
+        number = self.error
+        if number:
+            self.told = True
+        return number
+
+    @property
+    def established(self) -> bool:
+        return self.session is not None and self.session.established
+
+    def events(self) -> int:
+        """poll's view: what holds now."""
+        if self.listener is not None:
+            return int(select.POLLIN) if self.listener.readable else 0
+        if self.udp is not None:
+            return int(select.POLLOUT) | (int(select.POLLIN) if self.udp.readable else 0)
+        session = self.session
+        if session is None:
+            return int(select.POLLOUT | select.POLLHUP) if self.kind == "stream" else 0
+        if not session.established and not session.ended:
+            return 0
+        mask = 0
+        if session.readable or self.read_shut:
+            mask |= select.POLLIN
+        if session.eof or self.read_shut:
+            mask |= POLLRDHUP
+        if session.ended or session.writable:
+            mask |= select.POLLOUT
+        if self.error:
+            mask |= select.POLLERR
+        if session.ended or (session.eof and session.fin_queued):
+            mask |= select.POLLHUP
+        if session.urgent_pending:
+            mask |= select.POLLPRI
+        return int(mask)
+
+    def progress(self) -> tuple[int, int, int]:
+        """Changes whenever something new has happened (for edge-triggered epoll)."""
+        if self.listener is not None:
+            return len(self.listener.queue), 0, 0
+        session = self.session
+        if session is None or session.asleep:
+            return 0, 0, 0
+        return session.tcb.rcv_nxt, session.tcb.snd_una, session.state
+
+
+@attrs.define(slots=True)
+class Watch:
+    """What an epoll instance wants to know of one descriptor."""
+
+    events: int
+    data: int
+    reported: tuple[int, tuple[int, int, int]] | None = None  # mask and progress at the last report
+    disabled: bool = False  # EPOLLONESHOT has fired
+
+
+class Table:
+    """Descriptors."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, Socket] = {}
+
+    def open(self, kind: str) -> Socket:
+        number = FIRST_DESCRIPTOR
+        while number in self._sockets:
+            number += 1
+        socket = self._sockets[number] = Socket(number, kind)
+        return socket
+
+    def get(self, descriptor: object) -> Socket:
+        """Raises CallError(EBADF)."""
+        socket = self._sockets.get(descriptor) if isinstance(descriptor, int) else None
+        if socket is None:
+            raise CallError(errno.EBADF)
+        return socket
+
+    def close(self, socket: Socket) -> None:
+        del self._sockets[socket.descriptor]
+
+    def __iter__(self) -> Iterator[Socket]:
+        return iter(self._sockets.values())

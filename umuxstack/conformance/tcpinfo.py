@@ -1,0 +1,122 @@
+"""`tcpi_*`: what a script's code asks of the connection, in Linux's units, and what a unified script may ask.
+
+Segments and octets on the wire are counted by the runner, not by the stack.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from umuxstack.conformance.symbols import LINUX_OF_NAME, LINUX_STATES, TCPI_STATES, Value
+from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.congestion.base import PHASES, UNLIMITED
+from umuxstack.core.tcp.tcb import PERSIST
+
+if TYPE_CHECKING:
+    from umuxstack.conformance.calls import Calls
+    from umuxstack.conformance.sockets import Socket
+
+INFINITE: Final = 0x7FFFFFFF
+CONSTANTS: Final[dict[str, int]] = {
+    **LINUX_STATES,
+    **TCPI_STATES,
+    "TCPI_OPT_TIMESTAMPS": 1,
+    "TCPI_OPT_SACK": 2,
+    "TCPI_OPT_WSCALE": 4,
+    "TCPI_OPT_ECN": 8,
+    "TCPI_OPT_ECN_SEEN": 16,
+    "TCPI_OPT_SYN_DATA": 32,
+    "TCPI_OPT_USEC_TS": 64,
+    "TCP_CA_Open": 0,
+    "TCP_CA_Disorder": 1,
+    "TCP_CA_CWR": 2,
+    "TCP_CA_Recovery": 3,
+    "TCP_CA_Loss": 4,
+    "TCP_INFINITE_SSTHRESH": INFINITE,
+}
+_CA: Final = {"open": 0, "recovery": 3, "loss": 4}
+
+
+def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
+    """Every `tcpi_*` that this stack can tell, of the socket's session; {} without one."""
+    if socket is None:
+        return {}
+    if socket.session is None:
+        return {"tcpi_state": LINUX_OF_NAME["LISTEN" if socket.listener is not None else "CLOSED"]}
+    session = socket.session
+    known = session.statistics()
+    tcb = session.tcb
+    mss = max(known.snd_mss, 1)
+    ended = session.ended and session.state != st.TIME_WAIT
+    # Window scale counts as an option when both sides sent it; a scale of 0 is one, too.
+    scaled = tcb.policy.window_scaling and tcb.rcv_wscale > 0
+    phase = 0
+    if tcb.loss is not None:
+        phase = _CA[PHASES[tcb.loss.phase]] or (1 if tcb.loss.sacked or tcb.loss.dup_acks else 0)
+    if not phase and tcb.cc is not None and tcb.cwr_due:
+        phase = 2
+    persisting = tcb.rto_kind == PERSIST
+    segments = calls.target.segments
+    info: dict[str, Value] = {
+        "tcpi_state": LINUX_OF_NAME["CLOSED" if ended else session.state_name],
+        "tcpi_ca_state": phase,
+        "tcpi_retransmits": 0 if persisting else known.retransmits,
+        "tcpi_probes": known.retransmits if persisting else 0,
+        "tcpi_backoff": known.retransmits,
+        "tcpi_options": known.timestamps | known.sack << 1 | scaled << 2 | known.ecn << 3,
+        "tcpi_snd_wscale": max(known.snd_wscale, 0),
+        "tcpi_rcv_wscale": max(known.rcv_wscale, 0),
+        "tcpi_rto": known.rto << min(known.retransmits, 16),
+        "tcpi_snd_mss": known.snd_mss,
+        "tcpi_unacked": -(-known.unacked // mss),
+        "tcpi_sacked": -(-known.sacked // mss),
+        "tcpi_lost": -(-known.lost // mss),
+        "tcpi_rtt": known.srtt,
+        "tcpi_rttvar": known.rttvar,
+        "tcpi_snd_ssthresh": INFINITE if known.snd_ssthresh >= UNLIMITED else known.snd_ssthresh // mss,
+        "tcpi_snd_cwnd": known.snd_cwnd // mss,
+        "tcpi_total_retrans": known.total_retrans,
+        "tcpi_notsent_bytes": known.notsent,
+        "tcpi_min_rtt": known.min_rtt,
+        "tcpi_snd_wnd": known.snd_wnd,
+        "tcpi_rcv_wnd": known.rcv_wnd,
+        "tcpi_bytes_acked": max(tcb.snd_una - tcb.iss - 1, 0) if tcb.iss else 0,
+        "tcpi_bytes_received": calls.target.segments["bytes_in"] if "bytes_in" in segments else 0,
+        "tcpi_segs_out": segments["out"],
+        "tcpi_segs_in": segments["in"],
+        "tcpi_data_segs_out": segments["data_out"],
+        "tcpi_bytes_sent": segments["bytes_out"],
+        "tcpi_pmtu": known.snd_mss + 60,
+        "tcpi_reordering": 3,
+        # FreeBSD's and our own names
+        "tcpi_snd_zerowin": 0,
+        "tcpi_snd_rexmitpack": known.total_retrans,
+    }
+    del info["tcpi_bytes_received"]
+    return info
+
+
+def of_stack(calls: "Calls") -> dict[str, object]:
+    """What a script of ours may ask beside: drops, leases, pool, doors, counters, by name."""
+    stack = calls.target.stack
+    snapshot = stack.counters.snapshot()
+    names = {address: name for name, address in calls.target.names.items()}
+    return {
+        "drop": {key[5:]: value for key, value in snapshot.items() if key.startswith("drop.")},
+        "counter": {key: value for key, value in snapshot.items() if not key.startswith("drop.")},
+        "lease": {names.get(lease.address, lease.name): _state_name(lease) for lease in stack.leases()},
+        "pool": stack.pool_statistics(),
+        "waiting": [names.get(door.lease.address, door.lease.name) for door in stack.doors()],
+        "sessions": len(list(stack.sessions())),
+        "records": sum(len(queue) for queue in stack._ctx.quiet.values()),
+        "memory": stack.memory_used(),
+        "telescope": {names.get(source, source.hex()): count for source, count in stack.telescope()},
+        "leftovers": stack.leftovers(),
+    }
+
+
+def _state_name(lease: object) -> str:
+    name = getattr(lease, "state_name", None)
+    if isinstance(name, str):
+        return name
+    from umuxstack.core.address.lease import STATE_NAMES
+
+    return str(STATE_NAMES[lease.state])  # type: ignore[attr-defined]

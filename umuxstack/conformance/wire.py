@@ -1,0 +1,267 @@
+"""Packets as bytes, for the runner: IPv6 with TCP, UDP or ICMPv6, read and built with struct alone.
+
+Knows nothing of `umuxstack.core.wire`: an error there must not be its own judge. Every packet that is read is
+verified (lengths, checksum, reserved bits); what is unsound raises `Unsound`, whatever the script expects.
+RFC 8200, 9293 3.1, 7323, 2018, 4443.
+"""
+
+import struct
+from typing import Final
+
+import attrs
+
+from umuxstack.conformance.script import (
+    EndOfOptions,
+    Mss,
+    Nop,
+    Sack,
+    SackPermitted,
+    TcpFlags,
+    TcpOption,
+    Timestamps,
+    UnknownOption,
+    WindowScale,
+)
+
+TCP: Final = 6
+UDP: Final = 17
+ICMPV6: Final = 58
+FRAGMENT: Final = 44
+
+_IP: Final = struct.Struct(">IHBB16s16s")
+_TCP: Final = struct.Struct(">HHIIHHHH")
+_UDP: Final = struct.Struct(">HHHH")
+_ICMP: Final = struct.Struct(">BBHI")
+
+
+class Unsound(Exception):
+    """A packet that no stack may send; the message says why."""
+
+
+@attrs.frozen(slots=True)
+class Ip:
+    """The IPv6 header's fields."""
+
+    source: bytes
+    destination: bytes
+    traffic_class: int = 0
+    flow_label: int = 0
+    hop_limit: int = 64
+
+
+@attrs.frozen(slots=True)
+class Segment:
+    """A TCP segment. Numbers are those on the wire; `payload` is its octets."""
+
+    ip: Ip
+    source_port: int
+    destination_port: int
+    sequence: int
+    ack: int
+    flags: TcpFlags
+    window: int
+    urgent: int
+    options: tuple[TcpOption, ...]
+    payload: bytes
+
+    @property
+    def span(self) -> int:
+        """Sequence numbers that it takes: payload, SYN and FIN."""
+        return len(self.payload) + bool(self.flags & TcpFlags.SYN) + bool(self.flags & TcpFlags.FIN)
+
+
+@attrs.frozen(slots=True)
+class UdpDatagram:
+    ip: Ip
+    source_port: int
+    destination_port: int
+    payload: bytes
+
+
+@attrs.frozen(slots=True)
+class IcmpMessage:
+    """An ICMPv6 message; `value` is the 32-bit field behind the checksum, `body` what follows."""
+
+    ip: Ip
+    type: int
+    code: int
+    value: int
+    body: bytes
+
+
+@attrs.frozen(slots=True)
+class Other:
+    """A packet of another kind: a fragment, say."""
+
+    ip: Ip
+    protocol: int
+    payload: bytes
+
+
+Seen = Segment | UdpDatagram | IcmpMessage | Other
+
+
+def checksum(source: bytes, destination: bytes, protocol: int, upper: bytes) -> int:
+    """RFC 8200 8.1, over the pseudo-header and `upper`; 0 when `upper` holds its right checksum already."""
+    data = source + destination + struct.pack(">II", len(upper), protocol) + upper
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def read(packet: bytes) -> Seen:
+    """Decodes and verifies a packet that the stack sent. Raises Unsound."""
+    if len(packet) < 40 or packet[0] >> 4 != 6:
+        raise Unsound("not an IPv6 packet")
+    first, length, protocol, hop_limit, source, destination = _IP.unpack_from(packet)
+    if length != len(packet) - 40:
+        raise Unsound(f"payload length says {length}, there are {len(packet) - 40} octets")
+    if not hop_limit:
+        raise Unsound("hop limit 0")
+    ip = Ip(source, destination, first >> 20 & 0xFF, first & 0xFFFFF, hop_limit)
+    upper = packet[40:]
+    if protocol not in (TCP, UDP, ICMPV6):
+        return Other(ip, protocol, upper)
+    if checksum(source, destination, protocol, upper):
+        raise Unsound("wrong checksum")
+    if protocol == TCP:
+        return _read_segment(ip, upper)
+    if protocol == UDP:
+        sport, dport, size, field = _UDP.unpack_from(upper)
+        if size != len(upper) or not field:
+            raise Unsound("UDP length or checksum field")
+        return UdpDatagram(ip, sport, dport, upper[8:])
+    kind, code, _, value = _ICMP.unpack_from(upper)
+    return IcmpMessage(ip, kind, code, value, upper[8:])
+
+
+def _read_segment(ip: Ip, upper: bytes) -> Segment:
+    if len(upper) < 20:
+        raise Unsound("shorter than a TCP header")
+    sport, dport, sequence, ack, bits, window, _, urgent = _TCP.unpack_from(upper)
+    header = (bits >> 12) * 4
+    if not 20 <= header <= len(upper):
+        raise Unsound(f"data offset {header}")
+    if bits & 0x0E00:  # RFC 9293 3.1: reserved bits "must be zero in generated segments"
+        raise Unsound("reserved bits set")
+    if not sport or not dport:
+        raise Unsound("port 0")
+    flags = TcpFlags(bits & 0x1FF)
+    if not flags & TcpFlags.ACK and ack:
+        raise Unsound("an acknowledgment number without ACK")
+    return Segment(
+        ip, sport, dport, sequence, ack, flags, window, urgent, read_options(upper[20:header]), upper[header:]
+    )
+
+
+def read_options(raw: bytes) -> tuple[TcpOption, ...]:
+    """Every option as it stands, padding included. Raises Unsound for what RFC 9293 MUST-68, MUST-69 forbid."""
+    found: list[TcpOption] = []
+    at = 0
+    while at < len(raw):
+        kind = raw[at]
+        if kind == 0:
+            if any(raw[at:]):
+                raise Unsound("padding behind the end of the options is not zero")
+            found += [EndOfOptions()] * (len(raw) - at)
+            break
+        if kind == 1:
+            found.append(Nop())
+            at += 1
+            continue
+        if at + 1 >= len(raw) or not 2 <= raw[at + 1] <= len(raw) - at:
+            raise Unsound(f"option {kind} has an impossible length")
+        found.append(_read_option(kind, raw[at + 2 : at + raw[at + 1]]))
+        at += raw[at + 1]
+    return tuple(found)
+
+
+def _read_option(kind: int, data: bytes) -> TcpOption:
+    if kind == 2 and len(data) == 2:
+        return Mss(int.from_bytes(data, "big"))
+    if kind == 3 and len(data) == 1:
+        return WindowScale(data[0])
+    if kind == 4 and not data:
+        return SackPermitted()
+    if kind == 5 and data and len(data) % 8 == 0:
+        return Sack(tuple(struct.iter_unpack(">II", data)))
+    if kind == 8 and len(data) == 8:
+        return Timestamps(*struct.unpack(">II", data))
+    return UnknownOption(f"kind {kind}", data.hex())
+
+
+# --- building --------------------------------------------------------------------------------------------------
+
+
+def build_ip(ip: Ip, protocol: int, upper: bytes) -> bytes:
+    """A whole packet; `upper` has its checksum."""
+    first = 6 << 28 | ip.traffic_class << 20 | ip.flow_label
+    return _IP.pack(first, len(upper), protocol, ip.hop_limit, ip.source, ip.destination) + upper
+
+
+def build_segment(segment: Segment) -> bytes:
+    """The packet of `segment`; options are padded with zeros to a multiple of four octets."""
+    options = build_options(segment.options)
+    offset = 5 + len(options) // 4
+    head = _TCP.pack(
+        segment.source_port,
+        segment.destination_port,
+        segment.sequence & 0xFFFFFFFF,
+        segment.ack & 0xFFFFFFFF,
+        offset << 12 | int(segment.flags),
+        segment.window,
+        0,
+        segment.urgent,
+    )
+    return _finish(segment.ip, TCP, head + options + segment.payload, 16)
+
+
+def build_options(options: tuple[TcpOption, ...]) -> bytes:
+    """Raises ValueError for an option that has no bytes here."""
+    raw = b""
+    for option in options:
+        match option:
+            case Nop():
+                raw += b"\1"
+            case EndOfOptions():
+                raw += b"\0"
+            case Mss(value):
+                raw += struct.pack(">BBH", 2, 4, value)
+            case WindowScale(shift):
+                raw += bytes((3, 3, shift))
+            case SackPermitted():
+                raw += bytes((4, 2))
+            case Sack(blocks):
+                raw += bytes((5, 2 + 8 * len(blocks)))
+                raw += b"".join(struct.pack(">II", a & 0xFFFFFFFF, b & 0xFFFFFFFF) for a, b in blocks)
+            case Timestamps(value, echo):
+                raw += struct.pack(">BBII", 8, 10, (value or 0) & 0xFFFFFFFF, (echo or 0) & 0xFFFFFFFF)
+            case _:
+                raise ValueError(f"TCP option {type(option).__name__}")
+    raw += bytes(-len(raw) % 4)
+    if len(raw) > 40:
+        raise ValueError(f"{len(raw)} octets of TCP options")
+    return raw
+
+
+def build_datagram(datagram: UdpDatagram) -> bytes:
+    head = _UDP.pack(datagram.source_port, datagram.destination_port, 8 + len(datagram.payload), 0)
+    return _finish(datagram.ip, UDP, head + datagram.payload, 6)
+
+
+def build_icmp(message: IcmpMessage) -> bytes:
+    head = _ICMP.pack(message.type, message.code, 0, message.value)
+    return _finish(message.ip, ICMPV6, head + message.body, 2)
+
+
+def _finish(ip: Ip, protocol: int, upper: bytes, at: int) -> bytes:
+    value = checksum(ip.source, ip.destination, protocol, upper)
+    if protocol == UDP and not value:
+        value = 0xFFFF
+    return build_ip(ip, protocol, upper[:at] + value.to_bytes(2, "big") + upper[at + 2 :])

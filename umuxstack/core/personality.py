@@ -1,0 +1,72 @@
+"""Personalities: whole TCP policies that behave as a known stack does where the RFCs leave a choice.
+
+`rfc` takes each SHOULD and recommended value literally; `linux` and `freebsd` choose as those kernels do in
+their default configuration. Useful to reproduce what such a host would send; the scripts of
+`umux drill` are written against them.
+"""
+
+from types import MappingProxyType
+from typing import Final
+
+from umuxstack.core.config import TcpPolicy
+from umuxstack.core.errors import BadArgument
+from umuxstack.core.units import millis, seconds
+
+RFC: Final = TcpPolicy(
+    congestion="newreno",  # RFC 5681
+    rto_initial=seconds(1),  # RFC 6298 2.1
+    rto_min=seconds(1),  # RFC 6298 2.4
+    delayed_ack=millis(200),  # RFC 5681 4.2: within 500 ms
+    time_wait=seconds(240),  # RFC 9293 3.4.2: 2 MSL, MSL being 2 minutes
+    tail_loss_probe=True,
+)
+
+LINUX: Final = TcpPolicy(
+    congestion="cubic",
+    rto_min=millis(200),
+    rto_max=seconds(120),
+    rto_variance_min=millis(200),  # tcp_rto_min bounds the variance term, not the sum
+    syn_retries=6,
+    synack_retries=5,
+    retries=15,
+    delayed_ack=millis(40),
+    time_wait=seconds(60),
+    fin_wait_2=seconds(60),
+    receive_buffer=131_072,
+    receive_buffer_max=6 * 1024 * 1024,
+    quick_acks=16,
+    ecn=True,
+    ecn_asks=False,  # tcp_ecn = 2
+)
+
+FREEBSD: Final = TcpPolicy(
+    congestion="cubic",
+    bsd_options=True,
+    rto_initial=seconds(1),
+    rto_min=millis(30),
+    rto_max=seconds(64),
+    rto_slop=millis(200),
+    syn_retries=12,
+    synack_retries=3,
+    retries=12,
+    delayed_ack=millis(40),
+    time_wait=seconds(60),
+    receive_buffer=65_536,
+    receive_buffer_max=2 * 1024 * 1024,
+    round_receive_buffer=True,
+    send_buffer=32_768,
+    connect_timeout=seconds(75),
+    tail_loss_probe=False,
+    ecn=True,
+    ecn_asks=False,  # ecn.enable = 2
+)
+
+PERSONALITIES: Final = MappingProxyType({"default": TcpPolicy(), "rfc": RFC, "linux": LINUX, "freebsd": FREEBSD})
+
+
+def personality(name: str) -> TcpPolicy:
+    """The policy called `name`. Raises BadArgument naming those there are."""
+    policy = PERSONALITIES.get(name)
+    if policy is None:
+        raise BadArgument(f"no personality is called {name!r}; there are: {', '.join(PERSONALITIES)}")
+    return policy
