@@ -239,6 +239,10 @@ class Recovery(Emitter):
                 self._detect(loss, now)
         else:
             self._count_duplicates(loss, ack, una, duplicate, delivered)
+        if loss.phase == RECOVERY and not loss.lost and not loss.undo_bytes and self.cc is not None:
+            # All that was taken for lost came after all, before it was sent again: only the order was wrong.
+            loss.phase = OPEN
+            self.cc.undo()
         if loss.phase != OPEN and self.snd_una >= loss.point:
             self._repaired(loss, now)
         if loss.lost > lost_before and loss.phase == OPEN:
