@@ -23,7 +23,7 @@ from umuxstack.driver.errno_map import reason_error
 from umuxstack.driver.pump import Pump
 from umuxstack.driver.readiness import OneTask, Waiters
 
-RECEIVE_SIZE: Final = 256 * 1024  # bytes handed out at most when the caller names no limit
+RECEIVE_SIZE: Final = 1 << 20  # bytes handed out at most when the caller names no limit: what one batch brings
 MEMORY_PAUSE: Final = 0.01  # seconds
 COPY_SIZE: Final = 256 * 1024  # bytes copied at a time out of a buffer that the caller may change later
 
@@ -216,7 +216,7 @@ class UmuxStream(trio.abc.HalfCloseableStream):
     # in
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What has arrived, at most `max_bytes` (default 256 KB); b"" when the peer has ended its direction."""
+        """What has arrived, at most `max_bytes` (default 1 MB); b"" when the peer has ended its direction."""
         limit = RECEIVE_SIZE if max_bytes is None else index(max_bytes)
         if limit < 1:
             raise ValueError(f"max_bytes is {max_bytes}; it must be at least 1")
