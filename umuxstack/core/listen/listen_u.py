@@ -70,6 +70,10 @@ class ListenU(Door):
         """The SSA."""
         return self.lease.address
 
+    @property
+    def takes_more(self) -> bool:
+        return self.state != states.SPENT
+
     def _on(self, event: int) -> bool:
         """Moves along the table; False when the state does not know the event."""
         after = states.TRANSITIONS.get((self.state, event))
@@ -137,7 +141,8 @@ class ListenU(Door):
         else:
             self._on(states.CLIENT_CAME)
             if first:
-                self.peer = (session.remote, self.pin)
+                # Pinned, but never wider than whom DAS allows (UM-24).
+                self.peer = (session.remote, self.pin if self.peer is None else max(self.pin, self.peer[1]))
             self.sessions += 1
             self.ctx.timers.arm(self, NEVER)
             self.expires = NEVER

@@ -30,6 +30,10 @@ class ServiceListener(Listener):
         self.jar: CookieJar | None = None  # since the first flood
         self.sessions = 0  # in any state, half-open ones too: they keep the lease
 
+    @property
+    def takes_more(self) -> bool:
+        return not self.closed
+
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
     ) -> None:

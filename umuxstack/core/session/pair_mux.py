@@ -39,8 +39,15 @@ class PairMux(Stage):
         if protocol != TCP:
             self.ctx.drop(Drop.FOREIGN_PROTOCOL)
             return
-        owner: Receiver = self.members.get(buf[offset : offset + 4]) or self.door
+        owner = self.members.get(buf[offset : offset + 4])
+        if owner is None:
+            # A door that takes no more says nothing; what is due to a live pair's other ports (UM-33) a member knows.
+            owner = self.door if self.door.takes_more else self._any_member()
         owner.receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
+
+    def _any_member(self) -> Receiver:
+        members = self.members.values()
+        return next((member for member in members if isinstance(member, Session)), None) or next(iter(members))
 
     def on_icmp_error(
         self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros

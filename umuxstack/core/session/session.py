@@ -99,6 +99,11 @@ class Door(Endpoint):
 
     __slots__ = ()
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether a further connection may come in; sessions that it has taken go on in any case."""
+        return True
+
     def on_established(self, session: Session, now: Micros) -> bool:
         """The handshake is complete. False: there is no place for the session, it must be reset."""
         raise AssertionError(f"{type(self).__name__} takes no sessions")
