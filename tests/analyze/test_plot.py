@@ -1,0 +1,102 @@
+"""Logs of sessions, and the pictures of them."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from umuxstack.analyze.plot import draw, goodput, panels
+from umuxstack.cli.parser import parse
+from umuxstack.core.errors import BadArgument
+from umuxstack.core.units import millis, minutes
+from umuxstack.driver.links.impair import Impairment
+from umuxstack.driver.qlog import QlogWriter, read
+from umuxstack.testing.apps import Transfer
+from umuxstack.testing.network import Network
+
+
+def log_a_lossy_transfer(folder: Path) -> None:
+    """200 KB from an EA to an SSA over a bad wire, logged at the sender."""
+    with Network(seed=5) as net:
+        client, server = net.hosts("client", "server")
+        net.impair(client, up=Impairment(loss=0.03, delay=millis(10)))
+        log = QlogWriter(client.stack, folder)
+        session, accepted = net.established(client, server)
+        client.attach(session, Transfer(bytes(200_000)))
+        server.attach(accepted, Transfer())
+        net.run_until(lambda: session.ended, minutes(1))
+        log.drain()
+        for event in client.events:
+            log.note(event)
+        log.close()
+        assert log.error is None
+
+
+def test_a_log_tells_what_the_session_did_in_qlogs_words(tmp_path: Path) -> None:
+    log_a_lossy_transfer(tmp_path)
+    header, events = read(tmp_path / "ea.1.qlog")
+    assert header["qlog_format"] == "JSON-SEQ"
+    assert header["trace"]["vantage_point"] == {"name": "ea.1", "type": "client"}
+    names = {event["name"] for event in events}
+    assert {
+        "connectivity:connection_state_updated",
+        "transport:packet_sent",
+        "recovery:metrics_updated",
+        "recovery:packet_lost",
+        "recovery:congestion_state_updated",
+    } <= names
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    acked = [event["data"]["acknowledged"] for event in events if event["name"] == "recovery:metrics_updated"]
+    assert acked[-1] == 200_002  # SYN, content, FIN
+    moments = [event["name"] for event in read(tmp_path / "leases.qlog")[1]]
+    assert moments.index("umux:lease_opened") < moments.index("umux:session_established")
+
+
+@pytest.mark.rule("UM-34")
+def test_no_address_stands_in_a_log(tmp_path: Path) -> None:
+    log_a_lossy_transfer(tmp_path)
+    text = "".join(path.read_text() for path in tmp_path.glob("*.qlog"))
+    assert "2001:db8" not in text
+    assert "20010db8" not in text
+
+
+@pytest.mark.parametrize("kind", ["svg", "html", "png"])
+def test_the_pictures_are_whole_files_of_their_kind(tmp_path: Path, kind: str) -> None:
+    log_a_lossy_transfer(tmp_path)
+    target = tmp_path / f"all.{kind}"
+    assert draw(sorted(tmp_path.glob("*.qlog")), target) == 5
+    if kind == "png":
+        assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        return
+    text = target.read_text()
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # nothing is loaded from anywhere
+    for title in ("sequence numbers", "windows", "round-trip time", "goodput", "lives of addresses"):
+        assert title in text
+    if kind == "svg":
+        ElementTree.fromstring(text)
+
+
+def test_goodput_is_what_was_acknowledged_per_time() -> None:
+    steady = [(second / 10, second * 125_000.0) for second in range(101)]  # 10 Mbit/s for 10 s
+    rates = [rate for _, rate in goodput(steady)]
+    assert sum(rates) / len(rates) == pytest.approx(10.0)
+    assert goodput(steady[:1]) == []
+
+
+def test_a_log_of_nothing_gives_no_panel_and_a_clear_error(tmp_path: Path) -> None:
+    assert panels({"title": "ea.1"}, []) == []
+    path = tmp_path / "x.qlog"
+    path.write_text("hello")
+    with pytest.raises(BadArgument, match="no qlog"):
+        draw([path], tmp_path / "x.svg")
+    path.write_text('\x1e{"qlog_format":"JSON-SEQ","title":"ea.1"}\n')
+    with pytest.raises(BadArgument, match="nothing to draw"):
+        draw([path], tmp_path / "x.svg")
+
+
+def test_the_command_draws_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log_a_lossy_transfer(tmp_path)
+    arguments = parse(["plot", str(tmp_path), "-o", str(tmp_path / "all.html")])
+    assert arguments.run(arguments) == 0
+    assert "5 pictures" in capsys.readouterr().out
