@@ -375,10 +375,10 @@ async def test_options_of_a_session_take_effect_before_and_after_connect(pair: P
     with tcp(pair.client) as socket:
         socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, True)
         socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, b"newreno\0")
-        async with await pair.server.listen(80, address=SERVICE):
+        async with await pair.server.listen(80, address=SERVICE) as listener:
             await socket.connect((SERVICE, 80))
-        session = pair.client.stack.sessions()
-        policy = next(iter(session)).policy  # type: ignore[union-attr]
+            accepted = await listener.accept()
+        policy = next(iter(pair.client.stack.sessions())).policy  # type: ignore[union-attr]
         assert (policy.nodelay, policy.congestion) == (True, "newreno")
         socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
         socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, 30)
@@ -393,6 +393,7 @@ async def test_options_of_a_session_take_effect_before_and_after_connect(pair: P
         info = socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, 104)
         assert len(info) == 104
         assert info[0] == TCP_INFO_STATE_ESTABLISHED
+        await accepted.aclose()
 
 
 async def test_what_is_set_on_a_listening_socket_holds_for_accepted_ones(pair: Pair) -> None:
