@@ -80,9 +80,11 @@ async def tun_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
                 netlink.add_route(prefix, device=name)
                 links.append(FdLink(device))
             netlink.add_veth("legacy", "eth0", legacy)
-            for side, name, address in ((netlink, "legacy", ROUTER_ADDRESS), (far, "eth0", LEGACY_ADDRESS)):
+            ends = (netlink, "legacy", ROUTER_ADDRESS), (far, "eth0", LEGACY_ADDRESS)
+            for side, name, _ in ends:
                 side.quiet(name)
                 side.up(name)
+            for side, name, address in ends:  # once there is a carrier: the kernel puts addresses off until then
                 side.add_address(name, f"{address}/64")
             far.add_route("::/0", gateway=ROUTER_ADDRESS)
         capture = KernelCapture(_owned_by(config), router, "server")
