@@ -80,7 +80,7 @@ async def test_a_host_opens_on_any_link() -> None:
         await (await listener.accept()).aclose()
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.j")
 async def test_with_a_key_file_no_address_comes_twice_over_restarts(tmp_path: Path) -> None:
     issued: list[bytes] = []
     for _ in range(3):
@@ -89,7 +89,7 @@ async def test_with_a_key_file_no_address_comes_twice_over_restarts(tmp_path: Pa
     assert len(set(issued)) == 300
 
 
-@pytest.mark.rule("UM-13")
+@pytest.mark.rule("UM-13.j")
 async def test_counters_are_granted_before_they_run_out(tmp_path: Path) -> None:
     async with open_host(prefix=PREFIX, link=fake_wire()[0], key_file=tmp_path / "key") as host:
         first = host.stack.pool_statistics().granted
@@ -124,7 +124,7 @@ async def test_a_key_file_that_cannot_be_written_is_tried_again(
         await until(lambda: not host.stack.pool.scheme.wants_grant)
 
 
-@pytest.mark.rule("UM-13", "UM-24")
+@pytest.mark.rule("UM-13.g", "UM-24.i")
 async def test_an_ssa_that_a_user_chose_is_not_chosen_again_after_a_restart(tmp_path: Path) -> None:
     for attempt in range(2):
         async with (
@@ -138,6 +138,7 @@ async def test_an_ssa_that_a_user_chose_is_not_chosen_again_after_a_restart(tmp_
                 host.das(listener, ssa="2001:db8:1::abcd")
 
 
+@pytest.mark.rule("UM-13.i")
 async def test_a_key_file_is_used_by_one_host_at_a_time(tmp_path: Path) -> None:
     async with open_host(prefix=PREFIX, link=fake_wire()[0], key_file=tmp_path / "key"):
         with pytest.raises(KeyFileInUse):

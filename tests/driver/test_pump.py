@@ -176,6 +176,7 @@ async def test_the_pump_sleeps_when_nothing_is_to_do() -> None:
         assert left.reads == before
 
 
+@pytest.mark.rule("UM-9.a")
 async def test_the_address_pool_fills_in_the_background() -> None:
     left, _ = fake_wire()
     async with Host(left, config(CLIENT_PREFIX)) as host:

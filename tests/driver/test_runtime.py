@@ -27,7 +27,7 @@ from umuxstack.host import make_config
 # connecting and listening
 
 
-@pytest.mark.rule("UM-15", "UM-19")
+@pytest.mark.rule("UM-15.a")
 async def test_every_connection_leaves_from_an_address_of_its_own(pair: Pair) -> None:
     async with await pair.server.listen(80, address="2001:db8:2::5") as listener:
         streams = []
@@ -39,7 +39,7 @@ async def test_every_connection_leaves_from_an_address_of_its_own(pair: Pair) ->
             await stream.aclose()
 
 
-@pytest.mark.rule("UM-16")
+@pytest.mark.rule("UM-16.a")
 async def test_a_chosen_source_is_used(pair: Pair) -> None:
     async with (
         await pair.server.listen(80, address=SHARED) as listener,
@@ -87,7 +87,7 @@ async def test_without_a_port_the_fixed_one_is_dialled(pair: Pair) -> None:
             assert stream.remote_address == (text(ssa), 1)
 
 
-@pytest.mark.rule("UM-20", "UM-21")
+@pytest.mark.rule("UM-20.b", "UM-22.b")
 async def test_a_listener_serves_trios_serve_listeners_once_per_das(pair: Pair) -> None:
     async def echo(stream: UmuxStream) -> None:
         async with stream:
@@ -154,7 +154,7 @@ async def test_two_tasks_accepting_at_once_are_refused(pair: Pair) -> None:
 # DAS
 
 
-@pytest.mark.rule("UM-24")
+@pytest.mark.rule("UM-24.a", "UM-24.d", "UM-24.e")
 async def test_das_takes_text_and_seconds(pair: Pair) -> None:
     host = pair.server
     async with await host.listen(80, name="web") as listener:
@@ -186,6 +186,7 @@ async def test_das_needs_a_listener_on_no_address(pair: Pair) -> None:
             pair.server.das(legacy)
 
 
+@pytest.mark.rule("UM-24.f")
 async def test_a_revoked_ssa_is_gone_by_address_and_by_name(pair: Pair) -> None:
     host = pair.server
     async with await host.listen(80, name="web") as listener:
@@ -210,7 +211,7 @@ async def test_verbs_on_the_core_take_effect_with_a_kick(pair: Pair) -> None:
 # echo
 
 
-@pytest.mark.rule("UM-38")
+@pytest.mark.rule("UM-38.a")
 async def test_ping_gives_a_reply_for_each_request(pair: Pair) -> None:
     replies = await pair.client.ping(SHARED, count=3, interval=0.5, size=1000)
     assert [reply is not None and len(reply.data) for reply in replies] == [1000] * 3
@@ -376,7 +377,7 @@ async def test_the_end_of_a_host_does_not_wait_for_a_silent_peer() -> None:
 # UDP
 
 
-@pytest.mark.rule("UM-18")
+@pytest.mark.rule("UM-18.a", "UM-18.f")
 async def test_datagrams_leave_from_an_ea_per_destination_and_come_back(pair: Pair) -> None:
     async with (
         await pair.client.datagram_socket() as ours,

@@ -188,7 +188,7 @@ async def test_waiting_for_room_ends_when_the_peer_has_read(pair: Pair) -> None:
             await wait_all_tasks_blocked()
 
 
-@pytest.mark.rule("UM-5")
+@pytest.mark.rule("UM-5.g")
 async def test_names_show_our_address_with_the_dialled_port(pair: Pair) -> None:
     ours, theirs = await pair.session()
     async with ours, theirs:

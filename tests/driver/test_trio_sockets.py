@@ -61,7 +61,7 @@ async def echo_client(address: str, port: int) -> bytes:
         return b"".join([data async for data in stream])
 
 
-@pytest.mark.rule("UM-20", "UM-21", "UM-37")
+@pytest.mark.rule("UM-15.b", "UM-20.b", "UM-21", "UM-37.g")
 async def test_the_echo_programs_of_trios_tutorial_meet_over_an_ssa(pair: Pair) -> None:
     with pair.server.as_trio_network():
         async with trio.open_nursery() as nursery:
@@ -156,7 +156,7 @@ async def test_a_socket_says_what_it_is(pair: Pair) -> None:
 # bind, listen, connect
 
 
-@pytest.mark.rule("UM-5")
+@pytest.mark.rule("UM-5.g")
 async def test_names_show_the_bound_or_dialled_port(pair: Pair) -> None:
     client, server = await connected(pair)
     with client, server:
@@ -440,7 +440,7 @@ async def test_options_that_change_nothing_are_remembered_and_unknown_ones_refus
 # UDP
 
 
-@pytest.mark.rule("UM-18")
+@pytest.mark.rule("UM-18.a")
 async def test_datagrams_go_there_and_back(pair: Pair) -> None:
     with udp(pair.client) as ours, udp(pair.server) as theirs:
         await theirs.bind((SHARED, 53))
@@ -477,6 +477,7 @@ async def test_a_connected_datagram_socket_has_a_peer(pair: Pair) -> None:
             ours.getpeername()
 
 
+@pytest.mark.rule("UM-18.g")
 async def test_packet_info_tells_and_chooses_the_local_address(pair: Pair) -> None:
     pktinfo = (stdlib.IPPROTO_IPV6, stdlib.IPV6_PKTINFO)
     with udp(pair.client) as ours, udp(pair.server) as theirs:
