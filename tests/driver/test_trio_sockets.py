@@ -477,7 +477,7 @@ async def test_a_connected_datagram_socket_has_a_peer(pair: Pair) -> None:
             ours.getpeername()
 
 
-@pytest.mark.rule("UM-18.g")
+@pytest.mark.rule("UM-18.f")
 async def test_packet_info_tells_and_chooses_the_local_address(pair: Pair) -> None:
     pktinfo = (stdlib.IPPROTO_IPV6, stdlib.IPV6_PKTINFO)
     with udp(pair.client) as ours, udp(pair.server) as theirs:
