@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from tests.cli.conftest import PEER_SHARED, RunningStack, Umux
+from umuxstack.cli.common import USAGE
 from umuxstack.core.units import Address
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.streams import UmuxStream
@@ -101,6 +102,9 @@ def test_stats_can_be_searched_and_leave_out_what_is_zero(stack: RunningStack, u
     everything = [line.split()[0] for line in umux("stats", "--all").lines[1:]]
     assert "drop.no_owner" in everything
     assert umux("stats", "drop", "--all").lines[1].startswith("drop.")
+    wrong = umux("stats", "--watch", "often")
+    assert wrong.code == USAGE
+    assert "'often' is not a time" in wrong.err
     assert set(umux("stats", "packets", "--json").json) == {"packets_in", "packets_out"}
 
 

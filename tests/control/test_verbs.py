@@ -1,5 +1,6 @@
 """What each verb does to a stack, and what it shows of it."""
 
+import errno
 import socket
 from ipaddress import IPv6Address
 from typing import Any
@@ -498,6 +499,24 @@ async def test_only_so_many_sessions_are_handed_out(scene: Scene) -> None:
                 await client.open(Listen())
         await wait_all_tasks_blocked()
         (await client.open(Listen()))[1].close()
+
+
+async def test_a_stack_without_descriptors_says_so_and_leaves_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with scene.client() as client, await scene.peer.listen(80, address=PEER_SHARED) as far:
+        monkeypatch.setattr(socket, "socketpair", no_more)
+        with pytest.raises(errors.NoMemory, match="Too many open files"):
+            await client.open(Connect(peer=PEER, port=80))
+        with pytest.raises(errors.NoMemory, match="Too many open files"):
+            await client.open(Listen())
+        assert await client.list(Listeners()) == []
+        async with await far.accept() as theirs:
+            with pytest.raises(trio.BrokenResourceError):
+                await theirs.receive_some()
 
 
 async def test_a_refused_listen_keeps_its_place_free(scene: Scene) -> None:

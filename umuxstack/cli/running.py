@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import pwd
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ def up(arguments: argparse.Namespace) -> int:
     """Runs until it is told to end; everything that was made is removed then."""
     wanted = settings(arguments)
     _log(quiet=arguments.quiet)
+    _allow_many_descriptors()
     tun = wanted.tun or _free_name()
     name = wanted.name or tun
     if "/" in name or name.startswith("."):
@@ -52,6 +54,13 @@ def _log(*, quiet: bool) -> None:
         format="%(asctime)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
+
+
+def _allow_many_descriptors() -> None:
+    """Every session in the hands of another process needs one; the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _free_name() -> str:
@@ -115,7 +124,8 @@ async def _live(
         for service in wanted.serve:
             await nursery.start(serve, host, service)
         settle_garbage_collector()
-        _tell(host, wanted, tun, name, bound.path, as_json=arguments.json, quiet=arguments.quiet)
+        with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+            _tell(host, wanted, tun, name, bound.path, as_json=arguments.json, quiet=arguments.quiet)
 
         async def until_shutdown() -> None:
             await server.shutdown_requested.wait()

@@ -29,7 +29,7 @@ async def _echo(stream: UmuxStream) -> None:
                     if not data:
                         return
                     await stream.send_all(data)
-        except (trio.BrokenResourceError, trio.TooSlowError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return
 
 
@@ -52,7 +52,7 @@ async def _hello(stream: UmuxStream) -> None:
                 await stream.send_eof()
                 while await stream.receive_some():  # until the client has read it all
                     pass
-        except (trio.BrokenResourceError, trio.TooSlowError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return
 
 

@@ -112,7 +112,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         key_file=given.get("key_file"),
         group=given.get("group"),
         users=tuple(given.get("users", ())),
-        serve=tuple(given.get("serve", ())),
+        serve=tuple(dict.fromkeys(given.get("serve", ()))),
     )
 
 

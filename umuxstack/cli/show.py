@@ -49,9 +49,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("match", nargs="?", default="", help="only counters whose name contains this")
     parser.add_argument("-a", "--all", action="store_true", help="also those that are zero")
-    parser.add_argument(
-        "--watch", metavar="SECONDS", type=float, help="again and again, with the change per second; Ctrl-C ends it"
-    )
+    parser.add_argument("--watch", metavar="TIME", help="again and again, with the change per second; Ctrl-C ends it")
     parser = add_command(
         commands,
         "telescope",
@@ -227,9 +225,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from umuxstack.cli import output
+    from umuxstack.cli import output, values
     from umuxstack.control.messages import Statistics
 
+    pause = values.time(arguments.watch, "--watch") / 1e6 if arguments.watch else 0.0
     with running_stack(arguments) as stack:
         before: dict[str, int] = {}
         then = 0.0
@@ -248,7 +247,7 @@ def _stats(arguments: argparse.Namespace) -> int:
             if not arguments.watch:
                 return OK
             before, then = figures, now
-            time.sleep(arguments.watch)
+            time.sleep(pause)
             if not arguments.json:
                 output.say("")
 

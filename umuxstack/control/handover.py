@@ -7,6 +7,7 @@ descriptor that stands for it, not as long as the control connection.
 
 import array
 import contextlib
+import logging
 import socket
 from collections import OrderedDict
 from typing import Final
@@ -20,6 +21,8 @@ from umuxstack.control.quota import OUTCOMES_KEPT, Limits, Quota
 from umuxstack.core.errors import NoMemory, NoSuchObject, Reason
 from umuxstack.driver.listeners import UmuxListener
 from umuxstack.driver.streams import UmuxStream
+
+logger = logging.getLogger("umuxstack.control")
 
 ACCEPT_BUFFER: Final = 4096  # bytes: accepted connections on their way to a process that does not take them
 
@@ -58,7 +61,12 @@ class Handover:
 
     def hand_stream(self, stream: UmuxStream, uid: int) -> tuple[Opened, socket.socket]:
         """Who the session is, and the far end of its pair: pass it on, then close it here."""
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            stream.abort()
+            self.release(uid)
+            raise NoMemory(f"the stack has no descriptor left for this session: {error.strerror}") from error
         self._serial += 1
         number = self._serial
         session = stream.session
@@ -78,6 +86,8 @@ class Handover:
     async def _bridge(self, number: int, stream: UmuxStream, near: socket.socket, uid: int) -> None:
         try:
             await Bridge(stream, near, self._hang_ups, stream.abort).run()
+        except Exception:
+            logger.exception("a session in another process's hands met a bug")
         finally:
             del self._streams[number]
             self._outcomes[number] = stream.session.end_reason
@@ -87,7 +97,12 @@ class Handover:
 
     def hand_listener(self, listener: UmuxListener, uid: int) -> socket.socket:
         """The far end of a pair on which connections will arrive: pass it on, then close it here."""
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            listener.close()
+            self.release(uid)
+            raise NoMemory(f"the stack has no descriptor left for this listener: {error.strerror}") from error
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ACCEPT_BUFFER)
         near.setblocking(False)
         assert self._nursery is not None, "handed out before run"
@@ -101,6 +116,8 @@ class Handover:
                 nursery.start_soon(self._deliver, listener, near, uid, nursery.cancel_scope)
                 await gone.wait()
                 nursery.cancel_scope.cancel()
+        except Exception:
+            logger.exception("a listener in another process's hands met a bug")
         finally:
             self._hang_ups.forget(near.fileno())
             near.close()
@@ -117,7 +134,10 @@ class Handover:
                 if not self._quota.take(uid):
                     stream.abort()
                     continue
-                opened, far = self.hand_stream(stream, uid)
+                try:
+                    opened, far = self.hand_stream(stream, uid)
+                except NoMemory:
+                    continue
                 with far:
                     (message,) = encode_pages(Verb.CONNECT, 0, [opened])
                     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [far.fileno()]))]
