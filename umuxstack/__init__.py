@@ -26,6 +26,7 @@ from umuxstack.core.errors import (
 )
 from umuxstack.core.events import Event, EventKind
 from umuxstack.core.stack import Stack
+from umuxstack.core.wire.address import to_text
 from umuxstack.driver.datagrams import UmuxDatagramSocket
 from umuxstack.driver.echo import UmuxPing
 from umuxstack.driver.link import Link
@@ -79,4 +80,5 @@ __all__ = [
     "make_config",
     "memory_link_pair",
     "open_host",
+    "to_text",
 ]

@@ -139,7 +139,10 @@ class Stack(Opener):
             return []
         batch = out[:]
         out.clear()
-        ctx.counters.packets_out += len(batch)
+        counters = ctx.counters
+        counters.packets_out += len(batch)
+        for header, payload, _, _ in batch:
+            counters.bytes_out += len(header) + len(payload)
         return batch
 
     def take_ready(self) -> list[Waitable]:
