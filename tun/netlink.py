@@ -205,16 +205,16 @@ class Netlink:
             ),
         )
         deadline = time.monotonic() + ADDRESS_PATIENCE
-        while self.link(name).up and not self._is_local(str(interface.ip)) and time.monotonic() < deadline:
+        while self.link(name).up and not self._is_local(interface.ip, index) and time.monotonic() < deadline:
             time.sleep(ADDRESS_PAUSE)
 
-    def _is_local(self, address: str) -> bool:
-        """Whether the kernel would take a packet to this address for its own."""
+    def _is_local(self, address: ipaddress.IPv6Address, index: int) -> bool:
+        """Whether the kernel would take a packet to this address for its own. `index`: the link that it is on."""
+        request: dict[str, Any] = {"family": socket.AF_INET6, "dst": str(address)}
+        if address.is_link_local:
+            request["oif"] = index
         try:
-            found = self._ask(
-                f"looking for the route to {address}",
-                lambda: list(self._ipr.route("get", family=socket.AF_INET6, dst=address)),
-            )
+            found = self._ask(f"looking for the route to {address}", lambda: list(self._ipr.route("get", **request)))
         except NetlinkRefused:
             return False
         return any(ROUTE_TYPES.get(message["type"]) == "local" for message in found)

@@ -97,8 +97,9 @@ async def test_a_packet_too_big_makes_our_segments_smaller() -> None:
                 netlink.quiet(name)
                 netlink.set_mtu(name, mtu)
                 netlink.up(name)
-            for netlink, name, address, _ in ends:
+            for number, (netlink, name, address, _) in enumerate(ends, 1):
                 netlink.add_address(name, f"{address}/64")
+                netlink.add_address(name, f"fe80::{number}/64")  # a router asks for neighbours from a link-local one
             there.add_route("::/0", gateway="2001:db8:fa::1")
             server = lab.peer("listen", 5000, 0, namespace=far)
             await server.ready()

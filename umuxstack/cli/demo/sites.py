@@ -84,8 +84,9 @@ async def tun_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
             for side, name, _ in ends:
                 side.quiet(name)
                 side.up(name)
-            for side, name, address in ends:  # once there is a carrier: the kernel puts addresses off until then
+            for number, (side, name, address) in enumerate(ends, 1):  # the kernel puts addresses off without a carrier
                 side.add_address(name, f"{address}/64")
+                side.add_address(name, f"fe80::{number}/64")  # a router asks for neighbours from a link-local one only
             far.add_route("::/0", gateway=ROUTER_ADDRESS)
         capture = KernelCapture(_owned_by(config), router, "server")
         opened.callback(capture.close)
