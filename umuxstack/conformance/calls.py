@@ -426,15 +426,18 @@ class Calls:
         return done
 
     def call_read(self, descriptor: Value, buffer: Value, size: Value) -> Steps:
-        return (yield from self._receive(self._socket(descriptor), number(size), 0))
+        socket = self._socket(descriptor)
+        return (yield from self._receive(socket, self._buffer(buffer, size), 0))
 
     def call_recv(self, descriptor: Value, buffer: Value, size: Value, flags: Value) -> Steps:
-        return (yield from self._receive(self._socket(descriptor), number(size), number(flags)))
+        socket = self._socket(descriptor)
+        return (yield from self._receive(socket, self._buffer(buffer, size), number(flags)))
 
     def call_recvfrom(
         self, descriptor: Value, buffer: Value, size: Value, flags: Value, address: Value = ANY, length: Value = ANY
     ) -> Steps:
-        return (yield from self._receive(self._socket(descriptor), number(size), number(flags)))
+        socket = self._socket(descriptor)
+        return (yield from self._receive(socket, self._buffer(buffer, size), number(flags)))
 
     def call_readv(self, descriptor: Value, vector: Value, count: Value) -> Steps:
         return (yield from self._receive(self._socket(descriptor), self._vector(vector), 0))

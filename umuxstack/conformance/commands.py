@@ -162,7 +162,7 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_abort_on_overflow": _only(0),
     "tcp_invalid_ratelimit": lambda v: {"challenge_acks_per_second": 1000 // v if v else 1000},
     "tcp_challenge_ack_limit": _nothing,
-    "tcp_fastopen": _nothing,
+    "tcp_fastopen": lambda v: _fast_open(v),
     "tcp_fastopen_key": _nothing,
     "tcp_fastopen_blackhole_timeout_sec": _nothing,
     "tcp_fastopen_blackhole_detect_timeout_sec": _nothing,
@@ -193,6 +193,12 @@ def _freebsd_ecn(value: int) -> Change:
     if value > 2:
         raise UnsupportedConstruct("")  # AccECN
     return {"ecn": value > 0, "ecn_asks": value == 1}
+
+
+def _fast_open(value: int) -> Change:
+    if value & 0x602:  # as a server that may need no cookie
+        raise UnsupportedConstruct("")
+    return {}
 
 
 def _linux_ecn(value: int) -> Change:

@@ -4,6 +4,7 @@ Events are taken in order. A call or an injected packet happens at its time; an 
 the stack sends, which must be in time. Every `*`, range and tolerance is about when, never about what.
 """
 
+import re
 import time
 import traceback
 from pathlib import Path
@@ -37,6 +38,7 @@ from umuxstack.core.errors import BadArgument
 from umuxstack.core.personality import personality
 from umuxstack.core.units import NEVER, Micros, seconds
 
+MAKES_DESCRIPTOR: Final = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
 LONGEST_WAIT: Final = seconds(7 * 24 * 3600)  # for an expected packet with `*`
 FINISH: Final = seconds(3600)  # for a blocking call without an end
 
@@ -102,7 +104,9 @@ def guess_personality(text: str) -> str:
             if word.startswith("--personality="):
                 return word.partition("=")[2]
         return "rfc"
-    if "net.inet." in text or "kern.ipc." in text or "IPPROTO_TCP, TCP_FUNCTION_BLK" in text:
+    if re.search(
+        r"net\.inet6?\.|kern\.ipc|TCP_FUNCTION_BLK|TCPI_[A-Z]|wscale 6,\s*sackOK|sackOK,\s*eol|sockstat", text
+    ):
         return "freebsd"
     return "linux"
 
@@ -118,7 +122,9 @@ class Runner:
         option = script.option
         self.ours = option("umux") is not None
         ipv4 = (option("ip_version") or ("ipv6" if self.ours else "ipv4")) != "ipv6"
-        mtu = int(option("mtu") or 1500)
+        # The kernel's own runner passes --mtu=1520 for IPv6, so that segments have 1460 octets in both versions.
+        kernel = name == "linux" and not ipv4 and re.search(r">[^<\n]*<mss 1460", text) is not None
+        mtu = int(option("mtu") or (1520 if kernel else 1500))
         tolerance = int(option("tolerance_usecs") or (1000 if self.ours else 4000))
         self.tolerance = tolerance
         self.tolerance_percent = 0.0 if self.ours or name == "freebsd" else float(option("tolerance_percent") or 12.5)
@@ -385,6 +391,9 @@ class Runner:
                     f"{call.name}() fails: {pending.error}",
                     [f"  → expected {wanted}", f"    actual   -1 {pending.error}"],
                 )
+        elif call.name in MAKES_DESCRIPTOR and isinstance(expected, int) and expected >= 0 <= (pending.result or -1):
+            assert pending.result is not None
+            self.calls.table.rename(pending.result, expected)
         elif expected is not ANY and expected != pending.result:
             wanted = f"{expected}" + (f" {call.errno}" if call.errno else "")
             raise Mismatch(

@@ -139,6 +139,12 @@ class Table:
             raise CallError(errno.EBADF)
         return socket
 
+    def rename(self, descriptor: int, name: int) -> None:
+        """Scripts choose the number by which they call a descriptor."""
+        socket = self._sockets.pop(descriptor)
+        socket.descriptor = name
+        self._sockets[name] = socket
+
     def close(self, socket: Socket) -> None:
         del self._sockets[socket.descriptor]
 

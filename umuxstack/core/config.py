@@ -64,7 +64,9 @@ class TcpPolicy:
     keepalive_interval: Micros = seconds(75)
     keepalive_count: int = 9
     user_timeout: Micros = Micros(0)  # RFC 5482; 0: count retries instead
-    challenge_acks_per_second: int = 10  # per session, never global: a global limit is a side channel
+    challenge_acks_per_second: int = attrs.field(
+        default=10, validator=_within(1, 1_000_000)
+    )  # per session, never global: a global limit is a side channel
 
     # What mature stacks choose differently (core/personality.py); the defaults are again ours.
     bsd_options: bool = False  # the order of a SYN's options: BSD's, instead of Linux's
@@ -74,10 +76,12 @@ class TcpPolicy:
     rto_slop: Micros = Micros(0)  # added to a measured RTO
     syn_options_dropped_after: int = 0  # SYNs after so many retransmissions carry an MSS alone; 0: never
     syn_linear_timeouts: int = 0  # so many SYN retransmissions before their timeout begins to double
+    repeats_fin: bool = False  # as long as our FIN is not acknowledged, our ACKs carry it again (BSD)
     connect_timeout: Micros = Micros(0)  # of the handshake; 0: syn_retries alone decides
     quick_acks: int = 0  # so many segments at a connection's begin are acknowledged at once
     round_receive_buffer: bool = False  # up to whole segments, once the handshake is complete
     icmp_aborts: bool = True  # RFC 9293 3.9.2.2: hard errors abort a connection that is being opened
+    soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
     tolerate_missing_timestamps: bool = False  # RFC 7323 3.2 says SHOULD drop
     restart_after_idle: bool = True  # RFC 5681 4.1
     tail_loss_probe: bool = True  # RFC 8985 7
@@ -99,6 +103,7 @@ class StackConfig:
     fixed_port: int = attrs.field(default=FIXED_PORT, validator=_within(1, 65535))  # never 0 (UM-4)
     unified_peers: tuple[tuple[Address, int], ...] = ()  # prefixes known to be unified (UM-5)
     silence: bool = True  # UM-31; False gives the answers of RFC 9293 and 4443
+    reset_second_syn: bool = True  # UM-33: RST to a SYN on a live pair with other ports; False: silence
     hop_limit: int = attrs.field(default=64, validator=_within(1, 255))
     das_lifetime: Micros = seconds(60)  # of a waiting SSA (UM-24)
     candidates: int = attrs.field(default=8, validator=_within(1, 1024))  # per LISTEN_U (UM-23)

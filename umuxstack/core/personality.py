@@ -18,7 +18,7 @@ RFC: Final = TcpPolicy(
     rto_min=seconds(1),  # RFC 6298 2.4
     delayed_ack=millis(200),  # RFC 5681 4.2: within 500 ms
     time_wait=seconds(240),  # RFC 9293 3.4.2: 2 MSL, MSL being 2 minutes
-    tail_loss_probe=True,
+    soft_errors_abort=False,  # RFC 9293 MUST-56
 )
 
 LINUX: Final = TcpPolicy(
@@ -35,6 +35,7 @@ LINUX: Final = TcpPolicy(
     receive_buffer=131_072,
     receive_buffer_max=6 * 1024 * 1024,
     quick_acks=16,
+    tolerate_missing_timestamps=True,
     ecn=True,
     ecn_asks=False,  # tcp_ecn = 2
 )
@@ -56,6 +57,8 @@ FREEBSD: Final = TcpPolicy(
     round_receive_buffer=True,
     send_buffer=32_768,
     connect_timeout=seconds(75),
+    repeats_fin=True,
+    soft_errors_abort=False,
     tail_loss_probe=False,
     ecn=True,
     ecn_asks=False,  # ecn.enable = 2

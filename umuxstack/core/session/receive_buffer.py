@@ -121,7 +121,9 @@ class Assembler:
         """Moves what now continues `position` into `into`; returns the new position."""
         if not self.ranges or self.ranges[0][0] > position:
             return position
-        upto = max(self.ranges.pop(0)[1], position)
+        upto = position
+        while self.ranges and self.ranges[0][0] <= upto:  # one segment may have covered several
+            upto = max(upto, self.ranges.pop(0)[1])
         done = 0
         for start, chunk in self._pieces:
             if start >= upto:

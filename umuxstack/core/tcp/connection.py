@@ -18,7 +18,7 @@ from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
-from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, Loss
+from umuxstack.core.tcp.tcb import HANDSHAKE, LOST, PERSIST, Loss
 from umuxstack.core.units import NEVER, TCP, Address, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
@@ -47,7 +47,7 @@ class Connection(ReceiveHalf):
     ) -> Self:
         """RFC 9293 3.10.1, active OPEN: SYN goes out. The caller registers it."""
         self = cls(ctx, pair, lease, local_port, remote_port, now, policy)
-        self._choose_scale()
+        self.rcv_wscale = self._offered_scale()
         self._enter(st.SYN_SENT)
         self.snd_nxt = self.iss + 1
         self._send_syn(now)
@@ -70,7 +70,7 @@ class Connection(ReceiveHalf):
         options."""
         self = cls(ctx, pair, lease, ports[0], ports[1], now, policy)
         seq, flags, window, options = syn
-        self._choose_scale()
+        self.rcv_wscale = self._offered_scale()
         self._enter(st.SYN_RECEIVED)
         self._take_syn(seq, window, options, now)
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
@@ -86,12 +86,6 @@ class Connection(ReceiveHalf):
         self.snd_nxt = iss + 1
         self._take_syn(irs, window, options, now)
         self.rcv_adv = self.rcv_nxt + 65535
-
-    def _choose_scale(self) -> None:
-        """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""
-        if self.policy.window_scaling:
-            while 65535 << self.rcv_wscale < self.policy.receive_buffer_max and self.rcv_wscale < 14:
-                self.rcv_wscale += 1
 
     def _take_syn(self, seq: int, window: int, options: tcp_options.Options, now: Micros) -> None:
         policy = self.policy
@@ -114,10 +108,19 @@ class Connection(ReceiveHalf):
         self.snd_wl1 = seq
         self.snd_wl2 = self.iss
         self.max_window = window
+        if policy.round_receive_buffer:
+            segment = self.mss + (12 if self.use_ts else 0)
+            self.rcv_limit = -(-self.rcv_limit // segment) * segment
 
     def _start_handshake_timer(self, now: Micros) -> None:
+        policy = self.policy
+        doublings = max(self.retries - policy.syn_linear_timeouts, 0)
+        wait = min((self.rto << min(doublings, 16)) + (policy.rto_slop if self.retries else 0), policy.rto_max)
+        at = now + wait
+        if policy.connect_timeout and self.state == st.SYN_SENT:
+            at = min(at, self.drs_at + policy.connect_timeout)
         self.rto_kind = HANDSHAKE
-        self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
+        self.rto_at = Micros(at)
         self._arm()
 
     # Segment arrives
@@ -187,7 +190,7 @@ class Connection(ReceiveHalf):
             if ack <= self.iss or ack > self.snd_nxt:
                 drops[Drop.BAD_ACK] += 1
                 if not flags & wire.RST:
-                    self._send_rst(ack, ack=False)
+                    self._send_rst(ack, ack=False, now=now)
                 return
             acceptable = True
         if flags & wire.RST:
@@ -218,7 +221,7 @@ class Connection(ReceiveHalf):
         # Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)
         self._enter(st.SYN_RECEIVED)
         self.retries = 0
-        self._send_syn(now)
+        self._send_syn(now, simultaneous=True)
         self._start_handshake_timer(now)
 
     def _establish(self, now: Micros) -> None:
@@ -272,7 +275,7 @@ class Connection(ReceiveHalf):
         if self.use_ts and not flags & wire.RST:
             if options is None or not options.timestamp:
                 # RFC 7323 3.2: "If a non-<RST> segment is received without a TSopt, a TCP SHOULD silently drop"
-                if state >= st.ESTABLISHED:
+                if state >= st.ESTABLISHED and not self.policy.tolerate_missing_timestamps:
                     drops[Drop.PAWS] += 1
                     return
             elif (options.tsval - self.ts_recent) & MASK >= 0x80000000 and now - self.ts_recent_at < _PAWS_IDLE:
@@ -325,7 +328,7 @@ class Connection(ReceiveHalf):
         if state == st.SYN_RECEIVED:
             if not self.snd_una < ack <= self.snd_nxt:
                 drops[Drop.BAD_ACK] += 1
-                self._send_rst(ack, ack=False)
+                self._send_rst(ack, ack=False, now=now)
                 return
             if not self._handshake_done(ack, seq, window, options, now):
                 return
@@ -409,7 +412,7 @@ class Connection(ReceiveHalf):
             self._measured(max(now - self.drs_at, 1000))
         door = self.door
         if door is not None and not door.on_established(self, now):
-            self._send_rst(ack, ack=False)
+            self._send_rst(ack, ack=False, now=now)
             self.finish(Reason.LOST_RACE, now)
             return False
         self._establish(now)
@@ -501,6 +504,7 @@ class Connection(ReceiveHalf):
             owns_lease=self.owns_lease,
             timestamps=self.use_ts,
             ports=(self.local_port, self.remote_port),
+            window=self._window(),
             snd_nxt=self.snd_nxt,
             rcv_nxt=self.rcv_nxt,
             ts_recent=self.ts_recent,
@@ -512,13 +516,14 @@ class Connection(ReceiveHalf):
         self, buf: bytes, base: int, offset: int, end: int, sport: int, dport: int, seq: int, bits: int, now: Micros
     ) -> None:
         """UM-33: a segment of our pair with other ports is not ours; ports are a validity check here."""
-        self.ctx.counters.drops[Drop.OTHER_PORTS] += 1
-        if bits & (wire.SYN | wire.ACK | wire.RST | wire.FIN) != wire.SYN:
-            return
+        pure_syn = bits & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
         door = self.door
-        if door is not None and door.on_second_syn(self, buf, base, offset, end, now):
+        if pure_syn and door is not None and door.on_second_syn(self, buf, base, offset, end, now):
             return
-        if self.state >= st.ESTABLISHED and self._may_challenge(now):
+        self.ctx.counters.drops[Drop.OTHER_PORTS] += 1
+        if not pure_syn or self.state < st.ESTABLISHED or not self.ctx.config.reset_second_syn:
+            return
+        if self._may_challenge(now):
             # Its ports swapped, so that the peer's new attempt fails at once instead of hanging.
             length = end - offset - (bits >> 12) * 4
             pair = self.pair
@@ -570,18 +575,20 @@ class Connection(ReceiveHalf):
             return
         if kind == icmpv6.PACKET_TOO_BIG:
             self._path_shrank(value, now)
-        elif self.state == st.SYN_SENT and kind == icmpv6.UNREACHABLE:
+        elif self.state in (st.SYN_SENT, st.SYN_RECEIVED) and self.door is None and self.policy.icmp_aborts:
             # RFC 5461 4.1: a new connection may give up; an established one only remembers (MUST-56).
             reason = {
-                icmpv6.PROHIBITED: Reason.PROHIBITED,
-                icmpv6.PORT_UNREACHABLE: Reason.REFUSED,
-            }.get(code, Reason.UNREACHABLE)
-            self.finish(reason, now)
+                (icmpv6.UNREACHABLE, icmpv6.PROHIBITED): Reason.PROHIBITED,
+                (icmpv6.UNREACHABLE, icmpv6.PORT_UNREACHABLE): Reason.REFUSED,
+                (icmpv6.PARAMETER_PROBLEM, icmpv6.UNRECOGNIZED_NEXT_HEADER): Reason.REFUSED,
+            }.get((kind, code), Reason.UNREACHABLE)
+            hard = reason != Reason.UNREACHABLE or kind == icmpv6.TIME_EXCEEDED
+            if hard or (self.policy.soft_errors_abort and kind == icmpv6.UNREACHABLE):
+                self.finish(reason, now)
 
     def _path_shrank(self, mtu: int, now: Micros) -> None:
         """RFC 8201: a believed "packet too big". What is in flight in larger pieces is sent again at once."""
-        before = self.mss
-        if mtu < icmpv6.MINIMUM_MTU or mtu - HEADERS >= before + (12 if self.use_ts else 0):
+        if mtu < icmpv6.MINIMUM_MTU or mtu >= self.ctx.pmtu.get(self.pair[:16], now):
             self.ctx.counters.drops[Drop.ICMP_NOT_BELIEVED] += 1
             return
         self.ctx.pmtu.learn(self.pair[:16], mtu, now)
@@ -632,12 +639,13 @@ class Connection(ReceiveHalf):
         self.retries += 1
         active = self.state == st.SYN_SENT
         policy = self.policy
-        waited = policy.user_timeout and now - self.drs_at >= policy.user_timeout
+        patience = policy.user_timeout or (policy.connect_timeout if active else 0)
+        waited = patience and now - self.drs_at >= patience
         if waited or self.retries > (policy.syn_retries if active else policy.synack_retries):
             self.finish(Reason.TIMED_OUT, now)
             return
         self.ctx.counters.retransmitted_segments += 1
-        self._send_syn(now)
+        self._send_syn(now, simultaneous=self.door is None)
         self._start_handshake_timer(now)
 
     def _aux(self, now: Micros) -> None:
@@ -677,6 +685,8 @@ class Connection(ReceiveHalf):
             self._arm()
         if changes.get("nodelay"):
             self.touch()
+        if "traffic_class" in changes:
+            self.first_word = self.first_word & ~0xFC00000 | self.policy.traffic_class >> 2 << 22
         if "receive_buffer" in changes:
             self.rcv_limit = max(self.policy.receive_buffer, self.mss)
 
@@ -725,11 +735,11 @@ class Connection(ReceiveHalf):
 
     def _abort(self, reason: Reason, now: Micros) -> None:
         if self.state >= st.ESTABLISHED:
-            self._send_rst(self.snd_nxt, ack=True)
+            self._send_rst(self.snd_nxt, ack=True, now=now)
             self._leave_record(reason, self.ctx.config.retiring, now, reset=True)
         else:
             if self.state == st.SYN_RECEIVED and self.door is None:
-                self._send_rst(self.snd_nxt, ack=True)
+                self._send_rst(self.snd_nxt, ack=True, now=now)
             self.finish(reason, now)
 
     def _reset_orphan(self, now: Micros) -> None:

@@ -74,29 +74,56 @@ class Emitter(Tcb):
             options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
             options += tcp_options.sack([(start & MASK, end & MASK) for start, end in blocks[:most]])
             flags = wire.ACK | wire.ECE if self.ce_seen else wire.ACK
-            self._emit_with_options(flags, self.snd_nxt, options, self._window())
+            if self._repeats_fin():
+                flags |= wire.FIN
+            self._emit_with_options(
+                flags, self.snd_nxt - 1 if flags & wire.FIN else self.snd_nxt, options, self._window()
+            )
             self.last_ack_sent = self.rcv_nxt
             self.ack_due = 0
             self.ack_now = False
             self.ack_at = NEVER
             return
+        if self._repeats_fin():
+            self._emit(wire.ACK | wire.FIN, self.snd_nxt - 1, b"", 0, now, self.first_word)
+            return
         self._emit(wire.ACK, self.snd_nxt, b"", 0, now, self.first_word)
 
-    def _send_syn(self, now: Micros) -> None:
-        """SYN or SYN-ACK, by the state."""
+    def _repeats_fin(self) -> bool:
+        return (
+            self.policy.repeats_fin
+            and self.state in (st.FIN_WAIT_1, st.CLOSING, st.LAST_ACK)
+            and self.snd_una < self.snd_nxt
+        )
+
+    def _send_syn(self, now: Micros, *, simultaneous: bool = False) -> None:
+        """SYN or SYN-ACK, by the state; `simultaneous`: both sides opened at once."""
         policy = self.policy
         answering = self.state == st.SYN_RECEIVED
         timestamps = None
-        if self.use_ts if answering else policy.timestamps:
-            timestamps = (self._tsval(now), self.ts_recent if answering else 0)
-        scale = self.rcv_wscale
-        if not (self.snd_wscale >= 0 if answering else policy.window_scaling):
+        # BSD repeats its own offers when both sides open at once; else a SYN-ACK offers what was offered.
+        offers = not answering or (policy.bsd_options and simultaneous)
+        if policy.timestamps if offers else self.use_ts:
+            timestamps = (self._tsval(now), self.ts_recent if self.use_ts else 0)
+        scale = self._offered_scale() if offers else self.rcv_wscale
+        if not (policy.window_scaling if offers else self.snd_wscale >= 0):
             scale = -1
+        sack_permitted = self.use_sack if answering else policy.sack
+        if 0 < policy.syn_options_dropped_after < self.retries and not answering:
+            # Perhaps something on the path cannot bear options: BSD's last resort.
+            timestamps, scale, sack_permitted = None, -1, False
+        # RFC 9293 MUST-67: what we can receive. BSD announces no more than it believes the path to carry.
+        ctx = self.ctx
+        mtu = ctx.pmtu.get(self.pair[:16], now) if policy.bsd_options else ctx.config.link.mtu
+        mss = mtu - HEADERS
+        if policy.mss:
+            mss = min(mss, policy.mss)
         options = tcp_options.syn(
-            self.ctx.config.link.mtu - HEADERS,
+            mss if policy.announce_mss else 0,
             window_scale=scale,
-            sack_permitted=self.use_sack if answering else policy.sack,
+            sack_permitted=sack_permitted,
             timestamps=timestamps,
+            bsd=policy.bsd_options,
         )
         # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
         window = min(self.rcv_limit, 65535)
@@ -107,13 +134,24 @@ class Emitter(Tcb):
             flags |= wire.ACK
             if self.use_ecn:
                 flags |= wire.ECE
-        elif self._hears_ecn() and not self.retries:  # RFC 3168 6.1.1.1: without ECN when the first SYN went unanswered
+        elif (
+            policy.ecn_asks and self._hears_ecn() and not self.retries
+        ):  # RFC 3168 6.1.1.1: without ECN when the first SYN went unanswered
             flags |= wire.ECE | wire.CWR
         self.syn_flags = flags
         self._emit_with_options(flags, self.iss, options, window)
 
-    def _send_rst(self, seq: int, *, ack: bool) -> None:
-        options = b""
+    def _offered_scale(self) -> int:
+        """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""
+        scale = 0
+        if self.policy.window_scaling:
+            while 65535 << scale < self.policy.receive_buffer_max and scale < 14:
+                scale += 1
+        return scale
+
+    def _send_rst(self, seq: int, *, ack: bool, now: Micros) -> None:
+        # RFC 7323 3.2: the option "SHOULD be sent in an <RST> segment"; not in one that answers a bad ACK.
+        options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if ack and self.use_ts else b""
         self._emit_with_options(wire.RST | wire.ACK if ack else wire.RST, seq, options, 0)
 
     def _tsval(self, now: Micros) -> int:

@@ -19,8 +19,8 @@ from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
-# until, answers with RST?, owns its lease?, timestamps?, local port, remote port, snd_nxt, rcv_nxt, ts_recent
-_RECORD: Final = Struct(">qBBBHHIII")
+# until, answers with RST?, owns its lease?, timestamps?, local port, remote port, window field, snd_nxt, rcv_nxt, ts_recent
+_RECORD: Final = Struct(">qBBBHHHIII")
 
 
 class Quiet(Expiring):
@@ -40,6 +40,7 @@ class Quiet(Expiring):
         owns_lease: bool,
         timestamps: bool,
         ports: tuple[int, int],
+        window: int,
         snd_nxt: int,
         rcv_nxt: int,
         ts_recent: int,
@@ -49,7 +50,7 @@ class Quiet(Expiring):
         self.lease = lease
         self.stage = stage
         self._packed = _RECORD.pack(
-            until, reset, owns_lease, timestamps, *ports, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
+            until, reset, owns_lease, timestamps, *ports, window, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
         )
 
     @property
@@ -78,7 +79,9 @@ class Quiet(Expiring):
         if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
             drops[Drop.BAD_CHECKSUM] += 1
             return
-        _, reset, _, timestamps, local_port, remote_port, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        _, reset, _, timestamps, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(
+            self._packed
+        )
         sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
         flags = bits & 0x3F
         pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
@@ -100,10 +103,10 @@ class Quiet(Expiring):
             return
         if reset:
             if flags & wire.ACK:
-                self._send(wire.RST, ack, 0, b"")
+                self._send(wire.RST, ack, 0, b"", 0)
             else:
                 length = end - offset - (bits >> 12) * 4 + bool(flags & wire.SYN) + bool(flags & wire.FIN)
-                self._send(wire.RST | wire.ACK, 0, (seq + length) & MASK, b"")
+                self._send(wire.RST | wire.ACK, 0, (seq + length) & MASK, b"", 0)
             return
         near = unwrap(seq, rcv_nxt)
         if flags & wire.FIN or near + (end - offset - (bits >> 12) * 4) < rcv_nxt or flags & wire.SYN:
@@ -111,7 +114,7 @@ class Quiet(Expiring):
             # retransmission of the remote FIN. Acknowledge it".
             tsval = (now // 1000 + ctx.entropy.keyed_hash(self.pair)) & MASK  # the session's own clock: Tcb.ts_offset
             options_out = tcp_options.timestamp(tsval, ts_recent) if timestamps else b""
-            self._send(wire.ACK, snd_nxt, rcv_nxt, options_out)
+            self._send(wire.ACK, snd_nxt, rcv_nxt, options_out, window)
             return
         drops[Drop.AFTER_CLOSE] += 1
 
@@ -125,14 +128,14 @@ class Quiet(Expiring):
                 return newer < 0x80000000
         return unwrap(seq, rcv_nxt) >= rcv_nxt
 
-    def _send(self, flags: int, seq: int, ack: int, options: bytes) -> None:
+    def _send(self, flags: int, seq: int, ack: int, options: bytes, window: int) -> None:
         ctx = self._ctx
         pair = self.pair
         local_port, remote_port = self.ports
         length = 20 + len(options)
         header = wire.build(
             0x60000000, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port,
-            seq, ack, (5 + len(options) // 4) << 12 | flags, 0 if flags & wire.RST else 1024,
+            seq, ack, (5 + len(options) // 4) << 12 | flags, window,
             pseudo_sum(pair, length, TCP), 0,
         )  # fmt: skip
         ctx.queue_for(pair[:16]).append((header + options, b"", 0, wire.CHECKSUM))

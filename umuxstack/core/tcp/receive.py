@@ -161,6 +161,9 @@ class ReceiveHalf(SendHalf):
             self.rcv_nxt = nxt + size
             if self.assembler is None:
                 self.ack_due += 1 if not gso_size else -(-size // gso_size)
+                if self.quick_acks:
+                    self.quick_acks -= 1
+                    self.ack_now = True
             else:
                 # RFC 5681 4.2: "A TCP receiver SHOULD send an immediate ACK when the incoming segment fills in
                 # all or part of a gap".

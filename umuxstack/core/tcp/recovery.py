@@ -8,6 +8,7 @@ of bytes on the board that are neither SACKed nor lost.
 
 from typing import Final
 
+from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Reason
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import LOSS, OPEN, PHASES, RECOVERY, RateSample
@@ -109,7 +110,9 @@ class Recovery(Emitter):
             phase = OPEN if loss is None else loss.phase
             if phase != RECOVERY or cc.own_recovery:
                 sample = self._rate_sample(newest, rtt, now) if cc.wants_samples else None
-                cc.on_ack(delivered, rtt, self.pipe, now, self.cwnd_limited, sample)
+                # RFC 7661 4.3: a window of which half was used has been validated; in slow start it may grow.
+                limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
+                cc.on_ack(delivered, rtt, self.pipe, now, limited, sample)
         if loss is not None and not loss.lost and not loss.sacked and loss.phase == OPEN and not loss.probe_end:
             if not loss.dup_acks and not loss.reordering:
                 self.loss = None  # all repaired: an orderly session carries none of this
@@ -138,8 +141,12 @@ class Recovery(Emitter):
             self.srtt += (rtt - self.srtt) // 8
             if rtt < self.min_rtt:
                 self.min_rtt = rtt
-        policy = self.policy
-        self.rto = Micros(min(max(self.srtt + max(4 * self.rttvar, 1000), policy.rto_min), policy.rto_max))
+        self._set_rto(self.policy)
+
+    def _set_rto(self, policy: TcpPolicy) -> None:
+        """RFC 6298 2.3 and 2.4."""
+        rto = self.srtt + max(4 * self.rttvar, policy.rto_variance_min) + policy.rto_slop
+        self.rto = Micros(min(max(rto, policy.rto_min), policy.rto_max))
 
     def _mark_sacked(
         self, loss: Loss, blocks: list[tuple[int, int]], ack: int, now: Micros
@@ -381,7 +388,7 @@ class Recovery(Emitter):
             if self.rto_at != NEVER and not restart and self.rto_kind != PERSIST:
                 return
             loss = self.loss
-            if self.use_sack and self.srtt and (
+            if self.use_sack and self.srtt and self.policy.tail_loss_probe and (
                 loss is None or (loss.phase == OPEN and not loss.sacked and not loss.probe_end)
             ) and self.state >= st.ESTABLISHED and not self.retries:  # fmt: skip
                 wait = 2 * self.srtt

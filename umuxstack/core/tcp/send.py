@@ -140,7 +140,7 @@ class SendHalf(Recovery):
         window_end = self.snd_una + self.snd_wnd
         allowance = self._allowance()
         largest = LARGEST // mss * mss if mss < LARGEST else LARGEST
-        if not self.board and self.srtt and tx is not None:
+        if not self.board and self.srtt and tx is not None and self.policy.restart_after_idle:
             cc.on_idle(now - self.delivered_at, self.rto)
             allowance = self._allowance()
         if self.snd_up > nxt:
@@ -148,7 +148,7 @@ class SendHalf(Recovery):
         rate = cc.pacing_rate(self.srtt)
         if rate:
             largest = max(min(largest, rate // 1000 // mss * mss), 2 * mss)
-        self.cwnd_limited = False
+        cwnd_limited = False
         while nxt < end:
             if rate and self.pace_at != NEVER and self.pace_at > now:
                 break
@@ -163,7 +163,7 @@ class SendHalf(Recovery):
             fin = nxt + available < end  # a FIN follows the data
             if size <= 0:
                 if available or window_end <= nxt:
-                    self.cwnd_limited = limited and room <= 0
+                    cwnd_limited = limited and room <= 0
                     break
             elif size < available:
                 if size > mss:
@@ -172,12 +172,12 @@ class SendHalf(Recovery):
                     # A piece of a segment, because the window ends here. RFC 9293 3.8.6.2.1: only if nothing is
                     # outstanding and it is a good part of what the peer ever offered; else wait for a window update.
                     if limited:
-                        self.cwnd_limited = True
+                        cwnd_limited = True
                         break
                     if self.board or size * 2 < self.max_window:
                         break
                 if limited and size + mss > room:
-                    self.cwnd_limited = True
+                    cwnd_limited = True
             elif size < mss and not fin and not self.policy.nodelay and self.snd_una < self.small:
                 break  # Nagle (RFC 9293 MUST-17), as Minshall amended it: one small segment at a time
             last = size == available
@@ -191,6 +191,10 @@ class SendHalf(Recovery):
                 self.pace_at = Micros(max(start, now) + size * 1_000_000 // rate)
         if self.pace_at <= now:
             self.pace_at = NEVER
+        flight = nxt - self.snd_una
+        if cwnd_limited or flight > self.max_flight or self.snd_una >= self.usage_seq:
+            # How much of the window this round of data has used; what follows in the same round does not undo it.
+            self.cwnd_limited, self.max_flight, self.usage_seq = cwnd_limited, flight, nxt
         if self.board:
             self._set_timer(now, restart=False)
         elif nxt < end and (self.rto_at == NEVER or self.rto_kind != PERSIST):
@@ -217,6 +221,8 @@ class SendHalf(Recovery):
         self.board.append(sent)
         self.pipe += stop - seq
         self.snd_nxt = stop
+        if self.quick_acks and self.ack_due:
+            self.quick_acks = 0  # data answers data: acknowledgements have something to ride on
         loss = self.loss
         if loss is not None and loss.phase == RECOVERY:
             loss.prr_out += stop - seq

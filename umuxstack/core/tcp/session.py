@@ -257,6 +257,7 @@ class TcpSession(Waitable):
         tcb.srtt, tcb.rttvar, tcb.min_rtt, tcb.retransmits = srtt, rttvar, min_rtt, retransmits
         tcb.peer_mss = peer_mss
         tcb.waken(heard_at)
+        tcb.quick_acks = 0
         tcb.cc = make(policy.congestion, tcb.mss, policy.initial_window * tcb.mss, ctx.congestion)
         tcb.cc.cwnd = max(cwnd, tcb.mss)
         if ssthresh < _LIMIT:
@@ -307,7 +308,7 @@ class SleepyConnection(Connection):
         self._set_mss(now)
         policy = self.policy
         if self.srtt:
-            self.rto = Micros(min(max(self.srtt + max(4 * self.rttvar, 1000), policy.rto_min), policy.rto_max))
+            self._set_rto(policy)
 
 
 def answer_syn(

@@ -170,6 +170,7 @@ class Tcb(Session):
         "iss",
         "last_ack_sent",
         "loss",
+        "max_flight",
         "max_window",
         "min_rtt",
         "mss",
@@ -180,6 +181,7 @@ class Tcb(Session):
         "peer_mss",
         "pipe",
         "policy",
+        "quick_acks",
         "rcv_adv",
         "rcv_limit",
         "rcv_nxt",
@@ -209,6 +211,7 @@ class Tcb(Session):
         "ts_recent_at",
         "tx",
         "urgent",
+        "usage_seq",
         "use_ecn",
         "use_sack",
         "use_ts",
@@ -249,7 +252,7 @@ class Tcb(Session):
         secret = ctx.entropy.keyed_hash(pair)
         self.ts_offset = secret & MASK  # RFC 7323 5.4: the clock starts anywhere
         # The header's first 32 bits. RFC 6437 3: a flow label that looks random and stays with the flow.
-        self.first_word = 0x60000000 | secret >> 44
+        self.first_word = 0x60000000 | policy.traffic_class >> 2 << 22 | secret >> 44
         self.last_ack_sent = 0
 
         self.tx: SendBuffer | None = None
@@ -270,6 +273,8 @@ class Tcb(Session):
         self.loss: Loss | None = None
         self.cc: CongestionControl | None = None
         self.cwnd_limited = False
+        self.max_flight = 0  # most that was outstanding since `usage_seq` was sent
+        self.usage_seq = self.iss
         self.sample: RateSample | None = None
         self.delivered = 0
         self.delivered_at: Micros = now
@@ -287,6 +292,7 @@ class Tcb(Session):
 
         self.ack_due = 0  # segments received and not acknowledged
         self.ack_now = False
+        self.quick_acks = policy.quick_acks  # segments still to be acknowledged at once
         self.heard_at: Micros = now
         self.rto_at: Micros = NEVER
         self.rto_kind = RTO
@@ -351,6 +357,8 @@ class Tcb(Session):
     def _set_mss(self, now: Micros) -> None:
         """The payload of a full segment: what the peer takes and the path carries, less our options (RFC 6691)."""
         path = self.ctx.pmtu.get(self.pair[:16], now) - HEADERS
+        if self.policy.mss:
+            path = min(path, self.policy.mss)
         self.mss = min(self.peer_mss, path) - (12 if self.use_ts else 0)
         if self.cc is not None:
             self.cc.on_mss(self.mss)

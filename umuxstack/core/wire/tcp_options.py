@@ -77,9 +77,13 @@ def sack(blocks: list[tuple[int, int]]) -> bytes:
     return bytes((NOP, NOP, SACK, 2 + 8 * len(blocks))) + b"".join(_TWO.pack(*block) for block in blocks)
 
 
-def syn(mss: int, *, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None) -> bytes:
-    """A SYN's options; `window_scale` -1 leaves that one out. Ordered as Linux orders them."""
-    parts = [bytes((MSS, 4)) + mss.to_bytes(2, "big")]
+def syn(
+    mss: int, *, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None, bsd: bool = False
+) -> bytes:
+    """A SYN's options; `window_scale` -1 and `mss` 0 leave that one out. Ordered as Linux or BSD orders them."""
+    if bsd:
+        return _syn_of_bsd(mss, window_scale, sack_permitted, timestamps)
+    parts = [] if not mss else [bytes((MSS, 4)) + mss.to_bytes(2, "big")]
     if sack_permitted and timestamps:
         parts.append(bytes((SACK_PERMITTED, 2, TIMESTAMP, 10)) + _TWO.pack(*timestamps))
     elif timestamps:
@@ -89,3 +93,15 @@ def syn(mss: int, *, window_scale: int, sack_permitted: bool, timestamps: tuple[
     if window_scale >= 0:
         parts.append(bytes((NOP, WINDOW_SCALE, 3, window_scale)))
     return b"".join(parts)
+
+
+def _syn_of_bsd(mss: int, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None) -> bytes:
+    """MSS, window scale, SACK, timestamps, each with NOPs before it as it needs for its alignment, then the end."""
+    out = b"" if not mss else bytes((MSS, 4)) + mss.to_bytes(2, "big")
+    if window_scale >= 0:
+        out += bytes((NOP, WINDOW_SCALE, 3, window_scale))
+    if sack_permitted:
+        out += bytes((SACK_PERMITTED, 2))
+    if timestamps:
+        out += bytes((NOP,)) * (-(len(out) + 2) % 4) + bytes((TIMESTAMP, 10)) + _TWO.pack(*timestamps)
+    return out + bytes(-len(out) % 4)
