@@ -26,6 +26,7 @@ from umuxstack.core.errors import AddressInUse, AddressUsed, PoolExhausted
 from umuxstack.core.events import EventKind
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.quiet import Quiet
+from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import Address, Micros, minutes, seconds
 from umuxstack.testing import builders, states
 from umuxstack.testing.peer import PEER, Peer
@@ -294,11 +295,14 @@ def test_time_passing_refills_the_pool() -> None:
 @pytest.mark.rule("UM-9.c", "UM-12.a")
 def test_a_prefix_that_is_used_up_says_so_and_nothing_changes() -> None:
     wire = Wire("2001:db8:1::/120", pool=PoolPolicy(low=0, high=0))
-    sessions = []
-    while wire.stack.pool_statistics().remaining:
-        sessions.append(connect(wire))
+    sessions: list[TcpSession] = []
+
+    def use_up() -> None:
+        while True:
+            sessions.append(connect(wire))
+
     with pytest.raises(PoolExhausted):
-        connect(wire)
+        use_up()
     assert len(sessions) == len({session.local for session in sessions}) > 100
     left = wire.stack.leftovers()
     sessions.pop().abort(wire.now)
