@@ -31,7 +31,7 @@ class Event:
     time: Micros
     kind: EventKind
     name: str  # lease or listener name: "ea.17", "ssa.httpd.2", "httpd"
-    address: Address | None = None
+    address: Address | None = attrs.field(default=None, repr=False)  # in no log by accident
     peer: Address | None = None
     reason: Reason = Reason.NONE
     label: str = ""

@@ -102,7 +102,7 @@ class Ingress:
     def _fragment(self, buf: bytes, base: int, offset: int, end: int, where: int, pair: bytes, now: Micros) -> None:
         if self.demux.owner(pair) is None:
             # Not kept: only somebody who expects the packet lends memory to its pieces.
-            self.counters.drops[Drop.NO_OWNER] += 1
+            self.nobody.receive(buf, base, offset, end, extension.FRAGMENT, 0, False, now)
             return
         whole = self.reassembly.add(buf, base, offset, end, where, now)
         if whole is not None:
