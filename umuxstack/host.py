@@ -7,7 +7,7 @@ happens; nothing is left behind but the key file.
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from umuxstack.driver.addresses import to_address, to_prefix
 from umuxstack.driver.fd_link import FdLink
 from umuxstack.driver.link import Link
 from umuxstack.driver.readiness import Seat
+from umuxstack.driver.record import Recorder
 from umuxstack.driver.runtime import Host
 from umuxstack.keyfile import KeyFile, Ledger
 
@@ -110,6 +111,8 @@ async def open_host(
     key_file: str | os.PathLike[str] | None = None,
     seed: bytes | None = None,
     linger: float = 1.0,
+    congestion: Mapping[str, type] | None = None,
+    recorder: Recorder | None = None,
     **settings: Any,
 ) -> AsyncIterator[Host]:
     """A running host: `async with open_host(prefix="2001:db8:1::/64") as host`.
@@ -121,7 +124,7 @@ async def open_host(
     `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
     prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from.
     `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).
-    `seed` and `linger` are `Host`'s.
+    `seed`, `linger`, `congestion` and `recorder` are `Host`'s.
 
     Raises LocalError (arguments, key file) and OSError (device, with the way out in the message).
     """
@@ -145,7 +148,9 @@ async def open_host(
             file = opened.enter_context(KeyFile.open(key_file))
             ledger = file.ledger(Prefix(config.prefix, config.prefix_length))
             scheme = ledger.scheme()
-        host = await opened.enter_async_context(Host(link, config, seed, scheme=scheme, linger=linger))
+        host = await opened.enter_async_context(
+            Host(link, config, seed, scheme=scheme, linger=linger, congestion=congestion, recorder=recorder)
+        )
         if ledger is not None:
             _use_ledger(host, ledger)
         yield host

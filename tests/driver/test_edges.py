@@ -17,9 +17,7 @@ from umuxstack.driver.errno_map import LOCAL_ERRNO, REASON_ERRNO, local_error, r
 from umuxstack.driver.readiness import OneTask, Owner, Waiters
 from umuxstack.driver.tcp_info import LINUX_STATE
 
-LOCAL_ERRORS = [
-    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LocalError)
-]
+LOCAL_ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LocalError)]
 
 
 # errors
@@ -117,9 +115,8 @@ def test_prefixes_are_taken_with_and_without_a_length() -> None:
 
 async def test_a_second_task_is_refused_and_the_first_may_come_again() -> None:
     busy = OneTask("painting")
-    with busy:
-        with pytest.raises(trio.BusyResourceError, match="painting"), busy:
-            raise AssertionError("not reached")
+    with busy, pytest.raises(trio.BusyResourceError, match="painting"), busy:
+        raise AssertionError("not reached")
     with busy:
         pass
 

@@ -147,6 +147,36 @@ async def test_bytes_that_make_the_core_fail_end_nothing(pair: Pair, caplog: pyt
     assert await pair.client.ping("2001:db8:2::80") != [None]
 
 
+async def test_a_bug_that_is_met_again_and_again_is_logged_less_and_less(
+    pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(pair.server.stack, "receive", fail)
+    async with pair.client.open_ping("2001:db8:2::80") as ping:
+        for _ in range(100):
+            await ping.send()
+        await trio.sleep(1)
+    assert pair.server.pump.faults == 100
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 7
+    caplog.clear()
+
+
+async def test_a_host_whose_core_fails_at_the_end_still_closes_its_link(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    link, _ = fake_wire()
+    async with Host(link, config(CLIENT_PREFIX)) as host:
+        monkeypatch.setattr(host.stack, "close", fail)
+    assert link.closed
+    assert "the end met a bug" in caplog.text
+    caplog.clear()
+
+
 async def test_any_bytes_at_all_leave_the_host_running(pair: Pair) -> None:
     for size in range(100):
         pair.server_link.inbox.append((bytes([0x60] + [size] * size), 0, 0, False))

@@ -176,6 +176,17 @@ async def test_a_port_that_was_bound_before_connect_is_shown(pair: Pair) -> None
             assert socket.getsockname()[1] == 4000
 
 
+async def test_a_port_that_is_left_to_us_is_shown_as_the_fixed_one(pair: Pair) -> None:
+    for make in (tcp, udp):
+        with make(pair.server) as socket:
+            await socket.bind(("::", 0))
+            assert socket.getsockname() == ("::", 1, 0, 0)
+    with pair.server.as_trio_network():
+        for listener in await trio.open_tcp_listeners(0, host="::"):
+            assert listener.socket.getsockname() == ("::", 1, 0, 0)
+            await listener.aclose()
+
+
 async def test_bind_refuses_what_is_not_ours_or_taken(pair: Pair) -> None:
     with tcp(pair.server) as first, tcp(pair.server) as second, tcp(pair.server) as third:
         with pytest.raises(OSError, check=Errno(errno.EADDRNOTAVAIL)):

@@ -80,6 +80,7 @@ class Pump:
     def now(self) -> Micros:
         return self._clock.now()
 
+    @trio.lowlevel.enable_ki_protection
     def kick(self) -> None:
         """After verbs on the core: sends what they caused, wakes who became ready, re-arms the sleep."""
         if not self.stopped:
@@ -93,7 +94,10 @@ class Pump:
 
     def _close_endpoint(self, endpoint: Closeable) -> None:
         if not self.stopped:
-            endpoint.close(self._clock.now())
+            try:
+                endpoint.close(self._clock.now())
+            except Exception:
+                self._on_fault("closing what was forgotten")
             self.kick()
 
     def subscribe(self, limit: int) -> trio.MemoryReceiveChannel[Event]:
@@ -135,12 +139,16 @@ class Pump:
                 else:
                     self._woken = True
 
+    @trio.lowlevel.enable_ki_protection
     def stop(self) -> None:
         """Ends every session (RST where due), sends what that causes, closes the link. Idempotent."""
         if self.stopped:
             return
         now = self._clock.now()
-        self.stack.close(now)
+        try:
+            self.stack.close(now)
+        except Exception:
+            self._on_fault("the end")
         self._flush(now)
         self.stopped = True
         for sender in self._subscribers:
@@ -188,9 +196,13 @@ class Pump:
             self._try_again(now)
 
     def _on_fault(self, what: str) -> None:
-        """Bytes from the network must not end the host (house rule), even where the core is wrong about them."""
+        """Bytes from the network must not end the host (house rule), even where the core is wrong about them.
+
+        Logged the first time, the second, the fourth, the eighth: whoever can cause it cannot fill a disk with it.
+        """
         self.faults += 1
-        logger.exception("umuxstack: %s met a bug", what)
+        if self.faults & (self.faults - 1) == 0:
+            logger.exception("umuxstack: %s met a bug (number %d)", what, self.faults)
 
     # out
 

@@ -135,17 +135,22 @@ class UmuxSocket(trio.socket.SocketType):
             raise os_error(errno.EOPNOTSUPP, "a session lives in this process")
 
     def getsockname(self) -> SocketAddress:
-        """Our address, with the port that the application bound or dialled to (UM-5)."""
+        """Our address, with the port that the application bound or dialled to (UM-5).
+
+        Where it left the choice to us (port 0) and any would do, it is the fixed one: programs tell it to others.
+        """
         self._check_open()
         address, port = self._bound or (UNSPECIFIED, 0)
         if self._stream is not None:
             session = self._stream.session
             return to_text(session.local), port or session.port, 0, 0
         if self._listener is not None:
-            return to_text(address), self._listener.port, 0, 0
-        if self._datagrams is not None:
-            return to_text(address), self._datagrams.socket.port, 0, 0
-        return to_text(address), port, 0, 0
+            port = self._listener.port
+        elif self._datagrams is not None:
+            port = self._datagrams.socket.port
+        elif self._bound is None:
+            return "::", 0, 0, 0
+        return to_text(address), port or self._host.config.fixed_port, 0, 0
 
     def getpeername(self) -> SocketAddress:
         self._check_open()
