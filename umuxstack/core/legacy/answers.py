@@ -74,6 +74,15 @@ def send_error(
     ctx.queue_for(remote).append((packet, b"", 0, 0))
 
 
+def refuse_headers(
+    ctx: Context, limit: ErrorLimit, buf: bytes, base: int, end: int, status: int, where: int, now: Micros
+) -> None:
+    """RFC 8200 4: a parameter problem that points at what of the extension headers cannot be processed."""
+    if status != extension.TRUNCATED:
+        code = {extension.BAD_NEXT_HEADER: 1, extension.BAD_OPTION: 2}.get(status, 0)
+        send_error(ctx, limit, buf, base, end, icmpv6.PARAMETER_PROBLEM, code, where - base, now)
+
+
 class Telescope(Nobody):
     """Silence (UM-31): counts who knocks where nobody is, and answers nothing."""
 
@@ -122,5 +131,4 @@ class Answers(Telescope):
             send_error(ctx, self.limit, buf, base, end, icmpv6.UNREACHABLE, icmpv6.ADDRESS_UNREACHABLE, 0, now)
 
     def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
-        code = {extension.BAD_NEXT_HEADER: 1, extension.BAD_OPTION: 2}.get(status, 0)
-        send_error(self.ctx, self.limit, buf, base, end, icmpv6.PARAMETER_PROBLEM, code, where - base, now)
+        refuse_headers(self.ctx, self.limit, buf, base, end, status, where, now)

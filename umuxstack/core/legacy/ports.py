@@ -9,7 +9,7 @@ from typing import Final
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.errors import AddressInUse, BadArgument, Drop, PoolExhausted, Reason
-from umuxstack.core.legacy.answers import ErrorLimit, refuse_segment, send_error
+from umuxstack.core.legacy.answers import ErrorLimit, refuse_headers, refuse_segment, send_error
 from umuxstack.core.listen.cookies import CookieJar
 from umuxstack.core.listen.listener import Listener, read_syn, vanish
 from umuxstack.core.network.endpoint import Receiver
@@ -20,7 +20,7 @@ from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import answer_syn
 from umuxstack.core.udp.session import Binding, UdpSocket
 from umuxstack.core.units import ICMPV6, TCP, UDP, Address, Micros
-from umuxstack.core.wire import icmpv6
+from umuxstack.core.wire import extension, icmpv6
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok
 
@@ -80,8 +80,11 @@ class PortMux(Stage):
         else:
             # RFC 4443 3.4 code 1, RFC 8200 4: an unrecognized next header
             ctx.drop(Drop.UNKNOWN_PROTOCOL)
-            code = icmpv6.UNRECOGNIZED_NEXT_HEADER
-            send_error(ctx, self.limit, buf, base, end, icmpv6.PARAMETER_PROBLEM, code, 6, now)
+            where = extension.walk(buf, base, end)[3]
+            refuse_headers(ctx, self.limit, buf, base, end, extension.BAD_NEXT_HEADER, where, now)
+
+    def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
+        refuse_headers(self.ctx, self.limit, buf, base, end, status, where, now)
 
     def _echo(self, buf: bytes, base: int, offset: int, end: int, csum_ok: bool, now: Micros) -> None:
         ctx = self.ctx

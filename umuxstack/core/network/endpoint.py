@@ -23,6 +23,13 @@ class Receiver:
         """
         raise AssertionError(f"{type(self).__name__} takes no packets")
 
+    def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
+        """A packet whose extension headers cannot be processed (`status` of `extension.walk`, offending byte `where`).
+
+        Asked of the owner where that is a shared address, else of whoever stands for nobody. Silence unless said
+        otherwise (UM-31).
+        """
+
     def on_icmp_error(
         self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros
     ) -> None:

@@ -30,9 +30,6 @@ class Nobody(Receiver):
 
     __slots__ = ()
 
-    def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
-        """A packet for us whose extension headers cannot be processed (`status` of `extension.walk`)."""
-
 
 class Ingress:
     """The one way in."""
@@ -83,8 +80,9 @@ class Ingress:
             status, protocol, offset, where = extension.walk(buf, base, end)
             if status:
                 drops[_DROP_OF_WALK[status]] += 1
-                if status != extension.IGNORED and self.demux.owner(pair) is not None:
-                    self.nobody.on_bad_packet(buf, base, end, status, where, now)
+                holder = self.demux.owner(pair)
+                if status != extension.IGNORED and holder is not None:
+                    (holder if holder.shared else self.nobody).on_bad_packet(buf, base, end, status, where, now)
                 return
             if protocol == extension.FRAGMENT:
                 self._fragment(buf, base, offset, end, where, pair, now)
@@ -124,6 +122,9 @@ class Ingress:
             drops[Drop.ICMP_NOT_BELIEVED] += 1
             return
         kind = buf[offset]
+        if kind == icmpv6.PACKET_TOO_BIG and int.from_bytes(buf[offset + 4 : offset + 8], "big") < icmpv6.MINIMUM_MTU:
+            drops[Drop.ICMP_NOT_BELIEVED] += 1  # RFC 8201 4: "it must discard it"
+            return
         if not icmpv6.UNREACHABLE <= kind <= icmpv6.PARAMETER_PROBLEM:
             # RFC 4443 2.4 (a): an unknown error goes to the upper layer that caused it; ours can use nothing of it.
             drops[Drop.ICMP_UNKNOWN] += 1
