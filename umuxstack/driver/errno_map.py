@@ -1,4 +1,4 @@
-"""Reason and LocalError as OSError: the only such table of the driver.
+"""Reason, LocalError and trio's error triple as OSError: the only such table of the driver.
 
 A `Reason` is what the peer or the path did; the numbers are those that Linux
 gives for the same misfortune. A `LocalError` is what the caller did.
@@ -6,7 +6,11 @@ gives for the same misfortune. A `LocalError` is what the caller did.
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+import trio
 
 from umuxstack.core import errors
 from umuxstack.core.errors import LocalError, Reason
@@ -68,3 +72,18 @@ def local_error(error: LocalError) -> OSError:
         if number is not None:
             return os_error(number, str(error))
     raise AssertionError(f"{type(error).__name__} is no LocalError")
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """What streams, listeners and datagram sockets raise, as a socket would."""
+    try:
+        yield
+    except LocalError as error:
+        raise local_error(error) from error
+    except trio.ClosedResourceError:
+        raise os_error(errno.EBADF) from None
+    except trio.BrokenResourceError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise error.__cause__ from None

@@ -11,8 +11,7 @@ from __future__ import annotations
 import errno
 import socket as stdlib
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from socket import AddressFamily, SocketKind
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, overload
@@ -25,8 +24,9 @@ from umuxstack.core.udp.session import Datagram
 from umuxstack.core.units import UNSPECIFIED, Address
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.addresses import to_address
+from umuxstack.driver.ancillary import Ancillary, chosen_source, told
 from umuxstack.driver.datagrams import UmuxDatagramSocket
-from umuxstack.driver.errno_map import REASON_ERRNO, local_error, os_error
+from umuxstack.driver.errno_map import REASON_ERRNO, os_error, os_errors
 from umuxstack.driver.listeners import UmuxListener
 from umuxstack.driver.socket_options import SocketOptions
 from umuxstack.driver.streams import UmuxStream
@@ -37,28 +37,11 @@ if TYPE_CHECKING:
     from umuxstack.driver.runtime import Host
 
 SocketAddress: TypeAlias = tuple[str, int, int, int]
-Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 
 _NO_FILE: Final = 0x7F000000  # no descriptor is that high: whoever passes our number to the kernel gets EBADF
 # Trio's sockets are non-blocking below and wait above: these flags change nothing there either, but MSG_PEEK does.
 _FLAGS: Final = stdlib.MSG_PEEK | stdlib.MSG_DONTWAIT | stdlib.MSG_WAITALL | stdlib.MSG_NOSIGNAL | stdlib.MSG_MORE
-_PKTINFO: Final = struct.Struct("=16sI")  # struct in6_pktinfo: address, interface (always 0 here)
 _INT: Final = struct.Struct("=i")
-
-
-@contextmanager
-def _os_errors() -> Iterator[None]:
-    """What the driver raises, as a socket would."""
-    try:
-        yield
-    except LocalError as error:
-        raise local_error(error) from error
-    except trio.ClosedResourceError:
-        raise os_error(errno.EBADF) from None
-    except trio.BrokenResourceError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        raise error.__cause__ from None
 
 
 def _check_flags(flags: int) -> None:
@@ -189,7 +172,7 @@ class UmuxSocket(trio.socket.SocketType):
             value = bytes(optlen)
         elif optlen is not None:
             raise TypeError("value must be None when optlen is given")
-        with _os_errors():
+        with os_errors():
             self.options.set(level, optname, value if isinstance(value, int) else bytes(value))
 
     def _take_error(self) -> int:
@@ -208,7 +191,7 @@ class UmuxSocket(trio.socket.SocketType):
         await checkpoint()
         if self._bound is not None or self._stream is not None or self._listener is not None:
             raise os_error(errno.EINVAL, "already bound")
-        with _os_errors():
+        with os_errors():
             if self._type == stdlib.SOCK_DGRAM:
                 self._datagrams = self._open_datagrams(resolved)
             elif resolved[0] != UNSPECIFIED and not self._host.owns(resolved[0]):
@@ -224,7 +207,7 @@ class UmuxSocket(trio.socket.SocketType):
             return
         address, port = self._bound or (UNSPECIFIED, 0)
         host = self._host
-        with _os_errors():
+        with os_errors():
             self._listener = UmuxListener(
                 host.stack.listen(
                     host.now(),
@@ -241,7 +224,7 @@ class UmuxSocket(trio.socket.SocketType):
         self._check_stream()
         if self._listener is None:
             raise os_error(errno.EINVAL, "not listening")
-        with _os_errors():
+        with os_errors():
             stream = await self._listener.accept()
         accepted = self._host.socket_factory.wrap(stream, self.options)
         return accepted, accepted.getpeername()
@@ -262,7 +245,7 @@ class UmuxSocket(trio.socket.SocketType):
         source = None if self._bound is None or self._bound[0] == UNSPECIFIED else self._bound[0]
         self._connecting = True
         try:
-            with _os_errors():
+            with os_errors():
                 stream = await self._host.connect_packed(peer, port, source=source)
         except trio.Cancelled:
             self.close()  # as trio's own: what a cancelled connect has done is not known
@@ -282,7 +265,7 @@ class UmuxSocket(trio.socket.SocketType):
         self.options.attach(stream.session)
 
     async def _connect_datagrams(self, peer: Address, port: int) -> None:
-        with _os_errors():
+        with os_errors():
             datagrams = self._datagrams = self._datagrams or self._open_datagrams((UNSPECIFIED, 0))
             if peer == UNSPECIFIED:
                 datagrams.socket.disconnect(self._host.now())
@@ -314,7 +297,7 @@ class UmuxSocket(trio.socket.SocketType):
         if flag != stdlib.SHUT_WR:
             self._stream.end_reading()
         if flag != stdlib.SHUT_RD:
-            with _os_errors():
+            with os_errors():
                 self._stream.send_eof_nowait()
             self._wrote_eof = True
 
@@ -344,7 +327,7 @@ class UmuxSocket(trio.socket.SocketType):
         if self._stream is None:
             await checkpoint()
             return
-        with _os_errors():
+        with os_errors():
             await self._stream.wait_send_all_might_not_block()
 
     # in
@@ -380,7 +363,7 @@ class UmuxSocket(trio.socket.SocketType):
         self._check_open()
         _check_flags(flags)
         peek = bool(flags & stdlib.MSG_PEEK)
-        with _os_errors():
+        with os_errors():
             if self._type == stdlib.SOCK_STREAM:
                 return await self._receive_bytes(limit, peek), None, 0
             datagram = await self._receive_datagram(peek)
@@ -422,20 +405,7 @@ class UmuxSocket(trio.socket.SocketType):
         return len(data), datagram, message_flags
 
     def _ancillary(self, datagram: Datagram | None, room: int) -> Ancillary:
-        """What IPV6_RECVPKTINFO and IPV6_RECVHOPLIMIT ask for (RFC 3542), as far as `room` bytes reach."""
-        if datagram is None:
-            return []
-        told: Ancillary = []
-        if self.options.wants(stdlib.IPPROTO_IPV6, stdlib.IPV6_RECVPKTINFO):
-            told.append((stdlib.IPPROTO_IPV6, stdlib.IPV6_PKTINFO, _PKTINFO.pack(datagram.local, 0)))
-        if self.options.wants(stdlib.IPPROTO_IPV6, stdlib.IPV6_RECVHOPLIMIT):
-            told.append((stdlib.IPPROTO_IPV6, stdlib.IPV6_HOPLIMIT, _INT.pack(datagram.hop_limit)))
-        fitting: Ancillary = []
-        for item in told:
-            room -= stdlib.CMSG_SPACE(len(item[2]))
-            if room >= 0:
-                fitting.append(item)
-        return fitting
+        return [] if datagram is None else told(datagram, self.options, room)
 
     # out
 
@@ -461,12 +431,7 @@ class UmuxSocket(trio.socket.SocketType):
         address: Any = None,
         /,
     ) -> int:
-        source: Address | None = None
-        for level, kind, value in ancdata:
-            told = bytes(value)
-            if (level, kind) != (stdlib.IPPROTO_IPV6, stdlib.IPV6_PKTINFO) or len(told) != _PKTINFO.size:
-                raise os_error(errno.EINVAL, "only IPV6_PKTINFO means something here")
-            source = Address(told[:16])
+        source = chosen_source((level, kind, bytes(value)) for level, kind, value in ancdata)
         return await self._send(b"".join(buffers), flags, address, source)
 
     async def _send(self, buffer: Buffer, flags: int, address: Any, source: Address | None) -> int:
@@ -478,15 +443,15 @@ class UmuxSocket(trio.socket.SocketType):
                 raise os_error(errno.ENOTCONN if self._listener is not None else errno.EPIPE)
             if self._wrote_eof:
                 raise os_error(errno.EPIPE)
-            with _os_errors():
+            with os_errors():
                 return await self._stream.send_some(data)
         to = None if address is None else await self._resolve(address, local=False)
         if to is None and self._peer is None:
             raise os_error(errno.EDESTADDRREQ)
-        with _os_errors():
+        with os_errors():
             if self._datagrams is None:
                 self._datagrams = self._open_datagrams((UNSPECIFIED, 0))
-            await self._datagrams.send_packed(data, to, None if source == UNSPECIFIED else source)
+            await self._datagrams.send_packed(data, to, source)
         return len(data)
 
     # checks
