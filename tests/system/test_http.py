@@ -1,13 +1,16 @@
-"""Programs that everybody has: curl as the client of a server on our stack, Python's http.server as the other way."""
+"""Programs that everybody has: curl as the client of our httpd, http.server as the server of our fetcher."""
 
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from apps.fetch import fetch_all
+from apps.httpd import respond
 from tests.system.lab import KERNEL, Lab, both, open_lab
 from tests.system.peer import pattern
 from umuxstack.driver.streams import UmuxStream
@@ -27,34 +30,21 @@ server.serve_forever()
 """
 
 
-async def head(stream: UmuxStream) -> tuple[list[str], bytes]:
-    """The lines before the empty one, and what came behind it."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = await stream.receive_some()
-        assert more, "the head was cut off"
-        data += more
-    lines, _, rest = data.partition(b"\r\n\r\n")
-    return lines.decode().splitlines(), rest
-
-
-async def serve(stream: UmuxStream, got: list[bytes]) -> None:
-    """GET brings the pattern; PUT puts its body into `got`."""
+async def take_upload(stream: UmuxStream, got: list[bytes]) -> None:
+    """A PUT: its body goes into `got`."""
     async with stream:
-        lines, body = await head(stream)
-        if lines[0].startswith("GET"):
-            await stream.send_all(f"HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n".encode())
-            for block in pattern(SIZE):
-                await stream.send_all(block)
-        else:
-            fields = dict(line.lower().split(": ", 1) for line in lines[1:])
-            if "expect" in fields:
-                await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-            parts = [body]
-            while sum(map(len, parts)) < int(fields["content-length"]):
-                parts.append(await stream.receive_some())
-            got.append(b"".join(parts))
-            await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive_some()
+        head, _, body = data.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in head.decode().splitlines()[1:])
+        if "expect" in fields:
+            await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+        parts = [body]
+        while sum(map(len, parts)) < int(fields["content-length"]):
+            parts.append(await stream.receive_some())
+        got.append(b"".join(parts))
+        await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
         while await stream.receive_some():
             pass
 
@@ -71,21 +61,37 @@ async def curl(lab: Lab, *arguments: str) -> None:
 
 
 @both
-async def test_curl_downloads_from_us_and_uploads_to_us(offload: bool, tmp_path: Path) -> None:
-    async with open_lab(offload=offload) as lab, await lab.host.listen(80) as listener:
-        got: list[bytes] = []
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, lambda stream: serve(stream, got), [listener])
-            page = tmp_path / "page"
-            await curl(lab, "-o", str(page), f"http://[{lab.open_door(listener)}]/")
-            assert page.read_bytes() == b"".join(pattern(SIZE))
-            await curl(lab, "-T", str(page), f"http://[{lab.open_door(listener)}]/page")
-            nursery.cancel_scope.cancel()
-        assert got == [page.read_bytes()]
+async def test_curl_downloads_from_our_httpd_a_page_for_each_address(offload: bool, tmp_path: Path) -> None:
+    pages = {"large": b"".join(pattern(SIZE)), "small": b"<h1>Hello</h1>"}
+    async with (
+        open_lab(offload=offload) as lab,
+        await lab.host.listen(80, name="httpd") as listener,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(trio.serve_listeners, partial(respond, pages), [listener])
+        for label, page in pages.items():
+            await curl(lab, "-o", str(tmp_path / label), f"http://[{lab.open_door(listener, label=label)}]/")
+            assert (tmp_path / label).read_bytes() == page
+        nursery.cancel_scope.cancel()
 
 
 @both
-async def test_we_download_from_a_kernels_http_server(offload: bool, tmp_path: Path) -> None:
+async def test_curl_uploads_to_us(offload: bool, tmp_path: Path) -> None:
+    (tmp_path / "page").write_bytes(b"".join(pattern(SIZE)))
+    got: list[bytes] = []
+    async with (
+        open_lab(offload=offload) as lab,
+        await lab.host.listen(80) as listener,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(trio.serve_listeners, lambda stream: take_upload(stream, got), [listener])
+        await curl(lab, "-T", str(tmp_path / "page"), f"http://[{lab.open_door(listener)}]/page")
+        nursery.cancel_scope.cancel()
+    assert got == [(tmp_path / "page").read_bytes()]
+
+
+@both
+async def test_our_fetcher_downloads_from_a_kernels_http_server(offload: bool, tmp_path: Path) -> None:
     (tmp_path / "page").write_bytes(b"".join(pattern(SIZE)))
     async with open_lab(offload=offload) as lab:
         server = lab.namespace.spawn(
@@ -96,11 +102,8 @@ async def test_we_download_from_a_kernels_http_server(offload: bool, tmp_path: P
         )
         assert server.stdout is not None
         port = int(await trio.to_thread.run_sync(server.stdout.readline, abandon_on_cancel=True))
-        async with await lab.host.connect(KERNEL, port) as stream:
-            await stream.send_all(f"GET /page HTTP/1.0\r\nHost: [{KERNEL}]\r\n\r\n".encode())
-            lines, body = await head(stream)
-            parts = [body]
-            while data := await stream.receive_some():
-                parts.append(data)
-        assert lines[0].split()[1] == "200"
-        assert b"".join(parts) == (tmp_path / "page").read_bytes()
+        with lab.host.as_trio_network():
+            found, missing = await fetch_all(lab.host, [f"http://[{KERNEL}]:{port}/{name}" for name in ("page", "no")])
+        assert (found.status, missing.status) == (200, 404)
+        assert found.body == (tmp_path / "page").read_bytes()
+        assert found.ours != missing.ours  # each request had an address of its own
