@@ -34,7 +34,8 @@ TraceLine = tuple[Micros, str, object, tuple[object, ...]]
 RawEvent = tuple[Micros, EventKind, str, Address | None, Address | None, Reason, str]
 
 
-SWEEP: Final = seconds(1)  # between two looks at every session that is awake
+SWEEP: Final = seconds(1)  # between two looks at every session that is awake …
+LONGEST_SWEEP: Final = seconds(64)  # … and when look after look finds none that may be packed
 SWEEP_BATCH: Final = 256  # sessions per look: under 2 ms
 SWEEP_STEP: Final = Micros(2000)
 
@@ -43,6 +44,8 @@ class Context:
     """Shared state of a stack's sessions."""
 
     __slots__ = (
+        "_packed",
+        "_pause",
         "_swept",
         "awake",
         "clock",
@@ -83,6 +86,8 @@ class Context:
         self.clock: Micros = Micros(0)  # the time of the newest input, for traces only
         self.trace: list[TraceLine] | None = None  # see Stack.watch
         self._swept = 0
+        self._packed = False  # this look has found one
+        self._pause = SWEEP  # until the next look
         self.sweep_at: Micros = NEVER  # when to look at them next
         self.memory = 0  # bytes that all buffers hold now
         self.congestion: dict[str, type] = {}  # algorithms registered with this stack, by name
@@ -116,20 +121,28 @@ class Context:
     def stay_awake(self, session: "Drowsy", now: Micros) -> None:
         """The session has just become active: it is looked at again later."""
         self.awake.append(session)
-        if self.sweep_at == NEVER:
+        self._pause = SWEEP
+        if self.sweep_at > now + SWEEP:
             self.sweep_at = Micros(now + SWEEP)
 
     def sweep(self, now: Micros) -> None:
-        """Packs sessions that have been idle; a bounded number of them at a time, so that nothing waits for it."""
+        """Packs sessions that have been idle; a bounded number of them at a time, so that nothing waits for it.
+
+        Sessions that are quiet but must stay awake, for their keep-alive, are looked at ever more rarely.
+        """
         awake = self.awake
         for _ in range(min(len(awake), SWEEP_BATCH)):
             session = awake.popleft()
-            if not session.fall_asleep(now):
+            if session.fall_asleep(now):
+                self._packed = True
+            else:
                 awake.append(session)
         self._swept += SWEEP_BATCH
         if self._swept >= len(awake):
             self._swept = 0
-            self.sweep_at = Micros(now + SWEEP) if awake else NEVER
+            self._pause = SWEEP if self._packed else Micros(min(2 * self._pause, LONGEST_SWEEP))
+            self._packed = False
+            self.sweep_at = Micros(now + self._pause) if awake else NEVER
         else:
             self.sweep_at = Micros(now + SWEEP_STEP)
 

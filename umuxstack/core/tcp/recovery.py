@@ -394,12 +394,12 @@ class Recovery(Emitter):
                 wait = 2 * self.srtt
                 if self.pipe <= self.mss:
                     wait += _PEER_ACK_DELAY
-                wait = max(wait, _MIN_PROBE)
-                if wait < self.rto:
-                    self.rto_kind = PROBE
-                    self.rto_at = Micros(now + wait)
-                    self._arm()
-                    return
+                # RFC 8985 7.2: "If Now() + PTO > TCP_RTO_expiration(): PTO = TCP_RTO_expiration() - Now()": on a long and
+                # steady path that is so always, and a lost tail would cost the whole window without the probe.
+                self.rto_kind = PROBE
+                self.rto_at = Micros(now + min(max(wait, _MIN_PROBE), self.rto))
+                self._arm()
+                return
             self.rto_kind = RTO
             self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
         elif self.rto_kind != PERSIST:
