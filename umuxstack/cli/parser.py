@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
-from umuxstack.cli import das, link, machine, show, talk, trace, up
+from umuxstack.cli import das, drill, link, machine, show, talk, trace, up
 from umuxstack.cli.common import EXIT_CODES
 
 _DESCRIPTION: Final = """\
@@ -35,6 +35,7 @@ def build() -> argparse.ArgumentParser:
     talk.add(commands)
     link.add(commands)
     trace.add(commands)
+    drill.add(commands)
     machine.add(commands)
     return parser
 

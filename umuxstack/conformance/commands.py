@@ -51,11 +51,29 @@ def _rfc1323(value: int) -> Change:
     return {"timestamps": value in (1, 3), "window_scaling": value in (1, 2)}
 
 
+def _freebsd_ecn(value: int) -> Change:
+    if value > 2:
+        raise UnsupportedConstruct("")  # AccECN
+    return {"ecn": value > 0, "ecn_asks": value == 1}
+
+
+def _fast_open(value: int) -> Change:
+    if value & 0x602:  # as a server that may need no cookie
+        raise UnsupportedConstruct("")
+    return {}
+
+
+def _linux_ecn(value: int) -> Change:
+    if value > 2:
+        raise UnsupportedConstruct("")
+    return {"ecn": value > 0, "ecn_asks": value == 1}
+
+
 # FreeBSD: net.inet.tcp.*, kern.*
 _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.rfc1323": _rfc1323,
     "net.inet.tcp.sack.enable": _flag("sack"),
-    "net.inet.tcp.ecn.enable": lambda v: _freebsd_ecn(v),
+    "net.inet.tcp.ecn.enable": _freebsd_ecn,
     "net.inet.tcp.ecn.plusplus": _only(0),
     "net.inet.tcp.hostcache.purgenow": _nothing,
     "net.inet.tcp.hostcache.enable": _nothing,
@@ -124,7 +142,7 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_dsack": _only(1),
     "tcp_fack": _nothing,
     "tcp_window_scaling": _flag("window_scaling"),
-    "tcp_ecn": lambda v: _linux_ecn(v),
+    "tcp_ecn": _linux_ecn,
     "tcp_ecn_fallback": _only(1),
     "tcp_syn_retries": lambda v: {"syn_retries": v},
     "tcp_synack_retries": lambda v: {"synack_retries": v},
@@ -162,7 +180,7 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_abort_on_overflow": _only(0),
     "tcp_invalid_ratelimit": lambda v: {"challenge_acks_per_second": 1000 // v if v else 1000},
     "tcp_challenge_ack_limit": _nothing,
-    "tcp_fastopen": lambda v: _fast_open(v),
+    "tcp_fastopen": _fast_open,
     "tcp_fastopen_key": _nothing,
     "tcp_fastopen_blackhole_timeout_sec": _nothing,
     "tcp_fastopen_blackhole_detect_timeout_sec": _nothing,
@@ -187,24 +205,6 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_child_ehash_entries": _nothing,
     "tcp_pingpong_thresh": _only(1),
 }
-
-
-def _freebsd_ecn(value: int) -> Change:
-    if value > 2:
-        raise UnsupportedConstruct("")  # AccECN
-    return {"ecn": value > 0, "ecn_asks": value == 1}
-
-
-def _fast_open(value: int) -> Change:
-    if value & 0x602:  # as a server that may need no cookie
-        raise UnsupportedConstruct("")
-    return {}
-
-
-def _linux_ecn(value: int) -> Change:
-    if value > 2:
-        raise UnsupportedConstruct("")
-    return {"ecn": value > 0, "ecn_asks": value == 1}
 
 
 # What the kernel's common defaults.sh sets, as far as it differs from the `linux` personality.
@@ -252,7 +252,7 @@ _NETSTAT: Final = re.compile(r"(?:ss|netstat)\b.*grep\s+(?:-\w+\s+)*([A-Z][A-Z_1
 
 
 def interpret(text: str) -> list[Effect]:
-    """What the command `text`, possibly of several lines, does. Raises UnsupportedConstruct naming the first unknown."""
+    """What the command `text`, possibly of several lines, does. Raises UnsupportedConstruct for the first unknown."""
     effects: list[Effect] = []
     text = re.sub(r"(?m)#.*$", "", text).replace("\\\n", " ")
     for line in re.split(r"\n|;|&&", text):
@@ -280,7 +280,7 @@ def _line(line: str) -> Effect:
         return Effect(_merge(_freebsd_setting(name, value) for name, value in pairs))
     if "pfifo limit 0" in line or "netem loss 100%" in line:
         return Effect(link_up=False)
-    if line.startswith("tc qdisc delete") or line.startswith("tc qdisc del"):
+    if line.startswith("tc qdisc del"):
         return Effect(link_up=True)
     probe = _probe(line)
     if probe is not None:

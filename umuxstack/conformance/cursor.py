@@ -26,7 +26,7 @@ MAX_U32: Final = 0xFFFFFFFF
 _MAX_SECONDS_DIGITS: Final = 9  # over thirty years
 
 
-class UndefinedSymbol(Exception):  # noqa: N818 - a signal inside the parser, not an error of the script
+class UndefinedSymbol(Exception):
     """A number was wanted and a symbol stands there that nothing defines: the runner's `-D` was to give it."""
 
     def __init__(self, name: str) -> None:

@@ -31,7 +31,7 @@ def text(value: Value) -> str:
 class ExtendedCalls(Calls):
     """The system calls, and ours."""
 
-    def call_das(self, descriptor: Value, how: Value) -> Steps:
+    def call_das(self, descriptor: Value, how: Value) -> int:
         socket = self._socket(descriptor)
         fields = how if isinstance(how, dict) else {"name": how}
         name = text(fields["name"])
@@ -60,12 +60,10 @@ class ExtendedCalls(Calls):
         )
         self.target.names[name] = made.lease.address
         return 0
-        yield
 
-    def call_revoke(self, name: Value) -> Steps:
+    def call_revoke(self, name: Value) -> int:
         self.target.stack.revoke(self._place(text(name)), self.target.now)
         return 0
-        yield
 
     def call_silence(self) -> Steps:
         """Blocks until its end; the runner sees to that nothing is sent meanwhile."""
@@ -74,17 +72,15 @@ class ExtendedCalls(Calls):
         yield NEVER
         raise AssertionError("the runner ends it")
 
-    def call_ping(self, name: Value) -> Steps:
+    def call_ping(self, name: Value) -> int:
         session = self.target.stack.ping(self._place(text(name)), self.target.now)
         session.send(b"umux", self.target.now)
         self.target.names["echo"] = session.lease.address
         return 0
-        yield
 
-    def call_address(self, name: Value, place: Value) -> Steps:
+    def call_address(self, name: Value, place: Value) -> int:
         self.target.names[text(name)] = self._place(text(place))
         return 0
-        yield
 
     def _place(self, name: str) -> Address:
         known = self.target.names.get(name)

@@ -54,7 +54,7 @@ _FLAGS = re.compile(r"-|[A-Za-z0-9]*(?:[ \t]*\.)?[0-9]?")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 
 
-class _Unsupported(Exception):  # noqa: N818 - a signal inside the parser, not an error of the script
+class _Unsupported(Exception):
     def __init__(self, construct: str) -> None:
         super().__init__(construct)
         self.construct = construct

@@ -30,7 +30,7 @@ from umuxstack.conformance.script import (
 )
 from umuxstack.conformance.target import HERE, PEERS, Sent, Target
 from umuxstack.core.tcp.connection import Connection
-from umuxstack.core.units import Address
+from umuxstack.core.units import Address, Micros
 
 FIRST_REMOTE_PORT: Final = 40_000
 _ECN: Final = {"noecn": 0, "ect1": 1, "ect0": 2, "ce": 3}
@@ -130,9 +130,7 @@ class Packets:
                 remote_port = known.remote_port if known is not None else self.next_remote_port()
                 local_port = known.local_port if known is not None else self.wiring.bind_port
                 flow = target.open_flow(local, local_port, remote, remote_port)
-        if not named:
-            target.flow = flow
-        elif current is None:
+        if not named or current is None:
             target.flow = flow
         return flow
 
@@ -231,7 +229,7 @@ class Packets:
 
     # Expecting
 
-    def match(self, expected: Packet, first: Sent, tolerance: int) -> int:
+    def match(self, expected: Packet, first: Sent, tolerance: int) -> Micros:
         """Compares `expected` with the packet at the head of the queue and takes it, and what belongs to it, off.
 
         Returns its time. Raises Mismatch showing both side by side.

@@ -38,7 +38,7 @@ def poll(calls: "Calls", entries: Value, timeout: int) -> Generator[Micros, None
         assert isinstance(entry, dict)
         revents = entry.get("revents", ANY)
         if revents is not ANY and revents != mask:
-            raise Mismatch(f"poll: revents of {entry.get('fd')} are {mask:#x}, expected {revents:#x}")
+            raise Mismatch(f"poll: revents of {entry.get('fd')!r} are {mask:#x}, expected {revents!r}")
     return found
 
 

@@ -75,7 +75,7 @@ class Pending:
     finished: Micros | None = None
 
 
-def run_file(path: str | Path, settings: Settings = Settings()) -> Outcome:  # noqa: B008 - frozen
+def run_file(path: str | Path, settings: Settings = Settings()) -> Outcome:
     """Parses and runs the script in `path`. Never raises."""
     try:
         text = Path(path).read_text()
@@ -84,7 +84,7 @@ def run_file(path: str | Path, settings: Settings = Settings()) -> Outcome:  # n
     return run_text(text, str(path), settings)
 
 
-def run_text(text: str, path: str = "<script>", settings: Settings = Settings()) -> Outcome:  # noqa: B008
+def run_text(text: str, path: str = "<script>", settings: Settings = Settings()) -> Outcome:
     """Parses and runs a script. Never raises."""
     started = time.perf_counter()
     name = settings.personality or guess_personality(text)
@@ -232,7 +232,7 @@ class Runner:
         if isinstance(action, SystemCall) and self.pending is not None:
             self._finish_pending()
         self._let_pass(start)
-        self.anchor = self.target.now if start < self.target.now else start
+        self.anchor = max(start, self.target.now)
         if isinstance(action, SystemCall):
             self._call(event, action)
         elif isinstance(action, Command):
@@ -277,9 +277,9 @@ class Runner:
         first = target.sent[0]
         if length > 0 and event.time.kind is not TimeKind.ANY:
             target.run_until(max(target.now, first.time))  # a burst is sent at one instant
-        at = self.packets.match(expected, first, slack)
+        at = Micros(self.packets.match(expected, first, slack))
         anchor_before = self.anchor
-        self.anchor = max(at, self.anchor) if event.time.kind is not TimeKind.ANY else at
+        self.anchor = at if event.time.kind is TimeKind.ANY else Micros(max(at, self.anchor))
         if event.time.kind is TimeKind.ANY:
             return
         if not start - slack <= at <= latest:
@@ -320,9 +320,6 @@ class Runner:
     # Calls
 
     def _call(self, event: Event, call: SystemCall) -> None:
-        for sent in self.target.sent:
-            if call.name == "silence":
-                raise Mismatch("there is no silence", self._unexpected())
         ends = None if call.end is None else Micros(self.anchor - event.time.start + call.end)
         pending = Pending(event, call, self.calls.start(call), self.target.now, ends)
         self.pending = pending
@@ -342,8 +339,7 @@ class Runner:
             self._judge(pending)
         elif ends is None:
             limit = Micros(self.target.now + self._slack(self.anchor))
-            self.target.run_until(limit, stop=lambda: pending.finished is not None)
-            if pending.finished is None:
+            if not self.target.run_until(limit, stop=lambda: pending.finished is not None):
                 raise Mismatch(f"{call.name}() blocks", self._state_lines())
             self._judge(pending)
 
@@ -385,7 +381,7 @@ class Runner:
         line, self.line = self.line, call.position.line
         expected = evaluate(call.result)
         if pending.error is not None:
-            wanted = f"{expected}" + (f" {call.errno}" if call.errno else "")
+            wanted = f"{expected!r}" + (f" {call.errno}" if call.errno else "")
             if expected not in (-1, ANY) or (call.errno and errno_of(call.errno) != pending.error.number):
                 raise Mismatch(
                     f"{call.name}() fails: {pending.error}",
@@ -395,7 +391,7 @@ class Runner:
             assert pending.result is not None
             self.calls.table.rename(pending.result, expected)
         elif expected is not ANY and expected != pending.result:
-            wanted = f"{expected}" + (f" {call.errno}" if call.errno else "")
+            wanted = f"{expected!r}" + (f" {call.errno}" if call.errno else "")
             raise Mismatch(
                 f"{call.name}() returns {pending.result}", [f"  → expected {wanted}", f"    actual   {pending.result}"]
             )

@@ -59,7 +59,7 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
     """Raises CallError, UnsupportedConstruct."""
     option = (level, name)
     given = _first(value)
-    if value == 0 and not isinstance(value, list):
+    if value == 0:
         raise CallError(errno.EFAULT)
     if option == (SOL, stdlib.SO_LINGER):
         fields = list(given.values()) if isinstance(given, dict) else [0, 0]
@@ -116,7 +116,7 @@ def check_option(calls: "Calls", socket: Socket, level: int, name: int, expected
             if field not in actual:
                 raise UnsupportedConstruct(field)
             if value is not ANY and value != actual[field]:
-                raise Mismatch(f"getsockopt: {field} is {actual[field]}, expected {value}")
+                raise Mismatch(f"getsockopt: {field} is {actual[field]!r}, expected {value!r}")
         return
     if isinstance(wanted, dict):
         wanted = list(wanted.values())

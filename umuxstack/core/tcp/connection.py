@@ -286,6 +286,10 @@ class Connection(ReceiveHalf):
 
         # "First, check sequence number"
         nxt = self.rcv_nxt
+        if state == st.SYN_RECEIVED and self.door is None and flags & (wire.SYN | wire.ACK) == wire.SYN | wire.ACK:
+            if seq + 1 == nxt:
+                # Figure 7: in a simultaneous open the peer's SYN comes again, now with the ACK of ours.
+                seq, length, flags = nxt, length - 1, flags & ~wire.SYN
         edge = self.rcv_adv
         if not self._acceptable(seq, length, nxt, edge):
             drops[Drop.OUT_OF_WINDOW] += 1
@@ -311,14 +315,11 @@ class Connection(ReceiveHalf):
 
         # "Fourth, check the SYN bit"
         if flags & wire.SYN:
-            if state == st.SYN_RECEIVED and self.door is None and flags & wire.ACK:
-                pass  # the other half of a simultaneous open, RFC 9293 figure 7
-            else:
-                # RFC 5961 4.2: "TCP MUST send an ACK (challenge ACK) to the remote peer", whatever the sequence.
-                drops[Drop.BAD_FLAGS] += 1
-                if self._may_challenge(now):
-                    self._send_ack(now)
-                return
+            # RFC 5961 4.2: "TCP MUST send an ACK (challenge ACK) to the remote peer", whatever the sequence.
+            drops[Drop.BAD_FLAGS] += 1
+            if self._may_challenge(now):
+                self._send_ack(now)
+            return
 
         # "Fifth, check the ACK field": "if the ACK bit is off, drop the segment and return"
         if not flags & wire.ACK:
@@ -416,6 +417,8 @@ class Connection(ReceiveHalf):
             self.finish(Reason.LOST_RACE, now)
             return False
         self._establish(now)
+        if self.policy.round_receive_buffer:
+            self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + self.rcv_limit)  # more than the SYN's 16 bits could say
         self.snd_wnd = window << self.snd_wscale
         self.max_window = self.snd_wnd
         self.snd_wl1 = seq

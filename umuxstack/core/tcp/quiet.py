@@ -19,7 +19,7 @@ from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
-# until, answers with RST?, owns its lease?, timestamps?, local port, remote port, window field, snd_nxt, rcv_nxt, ts_recent
+# until, answers with RST?, owns its lease?, timestamps?, local and remote port, window, snd_nxt, rcv_nxt, ts_recent
 _RECORD: Final = Struct(">qBBBHHHIII")
 
 

@@ -1,0 +1,221 @@
+"""System calls that move data: write, send, read, recv and their kin."""
+
+import errno
+import socket as stdlib
+from typing import Final
+
+from umuxstack.conformance.naming import NamingCalls, Steps, number
+from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
+from umuxstack.conformance.sockets import CallError, Socket
+from umuxstack.conformance.symbols import ANY, OWN, Value
+from umuxstack.conformance.target import HERE, PEERS
+from umuxstack.core.errors import SessionClosed
+from umuxstack.core.units import NEVER, Address
+from umuxstack.driver.errno_map import REASON_ERRNO
+
+_UNSUPPORTED_FLAGS: Final = {
+    OWN["MSG_FASTOPEN"]: "TCP Fast Open",
+    OWN["MSG_ZEROCOPY"]: "MSG_ZEROCOPY",
+    stdlib.MSG_ERRQUEUE: "MSG_ERRQUEUE",
+    stdlib.MSG_PEEK: "MSG_PEEK",
+    OWN["MSG_MORE"]: "MSG_MORE",
+}
+
+
+class DataCalls(NamingCalls):
+    """Data in and out."""
+
+    # Data out
+
+    def _send(self, socket: Socket, size: int, flags: int, to: tuple[Address | None, int] | None = None) -> Steps:
+        for flag, construct in _UNSUPPORTED_FLAGS.items():
+            if flags & flag:
+                raise UnsupportedConstruct(construct)
+        if socket.kind == "datagram":
+            if socket.udp is None:
+                socket.udp = self.target.stack.udp(self.target.now, address=None if self.target.unified else HERE)
+            known = None if to is None or to[0] is None else (to[0], to[1])
+            if socket.udp.connected is None and getattr(socket.udp.binding, "peer", None) is None:
+                host, port = known or (PEERS["peer"], self.connect_port)
+                known = (host, port)
+                if self.target.flow is None and socket.udp.address is not None:
+                    self.target.flow = self.target.open_flow(socket.udp.address, socket.udp.port, host, port)
+            socket.udp.send(bytes(size), self.target.now, to=known)
+            return size
+        session = socket.session
+        if session is None:
+            raise CallError(errno.ENOTCONN if socket.listener is None else errno.EPIPE)
+        blocking = socket.blocking and not flags & stdlib.MSG_DONTWAIT
+        done = 0
+        while True:
+            problem = socket.take_error()
+            if problem:
+                if done:
+                    return done
+                raise CallError(problem)
+            if not session.established and not session.ended:
+                if not blocking:
+                    raise CallError(errno.EAGAIN)
+                yield NEVER
+                continue
+            try:
+                write = session.write_urgent if flags & stdlib.MSG_OOB else session.write
+                done += write(bytes(size - done), self.target.now) if size else 0
+            except SessionClosed:
+                raise CallError(errno.EPIPE) from None
+            if done >= size:
+                return done
+            if not blocking:
+                if done:
+                    return done
+                raise CallError(errno.EAGAIN)
+            yield NEVER
+
+    @staticmethod
+    def _buffer(buffer: Value, size: Value) -> int:
+        if buffer == 0 and number(size):
+            raise CallError(errno.EFAULT)
+        return number(size)
+
+    def call_write(self, descriptor: Value, buffer: Value, size: Value) -> Steps:
+        socket = self._socket(descriptor)
+        return (yield from self._send(socket, self._buffer(buffer, size), 0))
+
+    def call_send(self, descriptor: Value, buffer: Value, size: Value, flags: Value) -> Steps:
+        socket = self._socket(descriptor)
+        return (yield from self._send(socket, self._buffer(buffer, size), number(flags)))
+
+    def call_sendto(
+        self, descriptor: Value, buffer: Value, size: Value, flags: Value, address: Value = ANY, length: Value = ANY
+    ) -> Steps:
+        socket = self._socket(descriptor)
+        to = self._address(address, PEERS["peer"], self.connect_port) if isinstance(address, dict) else None
+        return (yield from self._send(socket, self._buffer(buffer, size), number(flags), to))
+
+    @staticmethod
+    def _vector(vector: Value) -> int:
+        if vector == 0:
+            raise CallError(errno.EFAULT)
+        if not isinstance(vector, list):
+            raise UnsupportedConstruct("an iovec that is no array")
+        total = 0
+        for entry in vector:
+            values = list(entry.values()) if isinstance(entry, dict) else []
+            if not values:
+                raise UnsupportedConstruct("an iovec entry of another form")
+            if values[0] == 0 and number(values[-1]):
+                raise CallError(errno.EFAULT)
+            total += number(values[-1])
+        return total
+
+    def call_writev(self, descriptor: Value, vector: Value, count: Value) -> Steps:
+        return (yield from self._send(self._socket(descriptor), self._vector(vector), 0))
+
+    def call_sendmsg(self, descriptor: Value, message: Value, flags: Value) -> Steps:
+        if not isinstance(message, dict):
+            raise UnsupportedConstruct("a message that is no struct")
+        if message.get("msg_control") not in (None, ANY, 0):
+            raise UnsupportedConstruct("msg_control on sending")
+        return (
+            yield from self._send(self._socket(descriptor), self._vector(message.get("msg_iov", [])), number(flags))
+        )
+
+    def call_sendfile(self, out: Value, source: Value, offset: Value, size: Value) -> Steps:
+        file = self.table.get(source)
+        start = number(offset[0]) if isinstance(offset, list) and offset else 0
+        count = max(0, min(number(size), file.size - start)) if file.size else number(size)
+        return (yield from self._send(self._socket(out), count, 0))
+
+    def call_open(self, path: Value, flags: Value, mode: Value = 0) -> int:
+        return self.table.open("file").descriptor
+
+    # Data in
+
+    def _receive(self, socket: Socket, size: int, flags: int) -> Steps:
+        for flag, construct in _UNSUPPORTED_FLAGS.items():
+            if flags & flag:
+                raise UnsupportedConstruct(construct)
+        blocking = socket.blocking and not flags & stdlib.MSG_DONTWAIT
+        if socket.kind == "datagram":
+            while socket.udp is not None:
+                datagram = socket.udp.receive_datagram()
+                if datagram is not None:
+                    return min(len(datagram.data), size)
+                reason = socket.udp.take_error()
+                if reason:
+                    raise CallError(REASON_ERRNO[reason])
+                if not blocking:
+                    raise CallError(errno.EAGAIN)
+                yield NEVER
+            raise CallError(errno.ENOTCONN)
+        session = socket.session
+        if session is None or (socket.connecting and not session.established and not session.ended and not blocking):
+            raise CallError(errno.ENOTCONN if session is None else errno.EAGAIN)
+        if flags & stdlib.MSG_OOB:
+            urgent = session.read_urgent()
+            if not urgent:
+                raise CallError(errno.EAGAIN if session.urgent_pending else errno.EINVAL)
+            return len(urgent)
+        want = size if flags & stdlib.MSG_WAITALL else 1
+        done = 0
+        while size:
+            chunk = session.read(size - done, self.target.now)
+            while chunk:
+                done += len(chunk)
+                chunk = (
+                    session.read(size - done, self.target.now) if done < size and not session.urgent_pending else b""
+                )
+            if done >= min(want, size):
+                return done
+            problem = 0 if done else socket.take_error()
+            if problem:
+                raise CallError(problem)
+            if session.eof or socket.read_shut:
+                return done
+            if not blocking:
+                if done:
+                    return done
+                raise CallError(errno.EAGAIN)
+            yield NEVER
+        return done
+
+    def call_read(self, descriptor: Value, buffer: Value, size: Value) -> Steps:
+        socket = self._socket(descriptor)
+        return (yield from self._receive(socket, self._buffer(buffer, size), 0))
+
+    def call_recv(self, descriptor: Value, buffer: Value, size: Value, flags: Value) -> Steps:
+        socket = self._socket(descriptor)
+        return (yield from self._receive(socket, self._buffer(buffer, size), number(flags)))
+
+    def call_recvfrom(
+        self, descriptor: Value, buffer: Value, size: Value, flags: Value, address: Value = ANY, length: Value = ANY
+    ) -> Steps:
+        socket = self._socket(descriptor)
+        return (yield from self._receive(socket, self._buffer(buffer, size), number(flags)))
+
+    def call_readv(self, descriptor: Value, vector: Value, count: Value) -> Steps:
+        return (yield from self._receive(self._socket(descriptor), self._vector(vector), 0))
+
+    def call_recvmsg(self, descriptor: Value, message: Value, flags: Value) -> Steps:
+        if not isinstance(message, dict):
+            raise UnsupportedConstruct("a message that is no struct")
+        socket = self._socket(descriptor)
+        result = yield from self._receive(socket, self._vector(message.get("msg_iov", [])), number(flags))
+        control = message.get("msg_control")
+        if isinstance(control, list) and control:
+            self._check_control(socket, control)
+        return result
+
+    def _check_control(self, socket: Socket, control: list[Value]) -> None:
+        """TCP_CM_INQ: how much more there is to read, the end counting as one."""
+        for entry in control:
+            if not isinstance(entry, dict) or entry.get("cmsg_type") != OWN["TCP_CM_INQ"]:
+                raise UnsupportedConstruct("a control message of this type")
+            session = socket.session
+            assert session is not None
+            rx = None if session.asleep else session.tcb.rx
+            left = 0 if rx is None else rx.size
+            ended = not session.asleep and 0 <= session.tcb.peer_fin < session.tcb.rcv_nxt
+            actual = left + (1 if ended and not left else 0)
+            if entry.get("cmsg_data") not in (ANY, actual):
+                raise Mismatch(f"TCP_CM_INQ says {actual}, expected {entry.get('cmsg_data')!r}")

@@ -1,0 +1,254 @@
+"""System calls that make, name and end sockets; what all calls share.
+
+A call that may block is a generator: it yields the time until which it may sleep, and returns its result. Others
+return it at once. Either raises CallError. What it hands back (addresses, lengths, structs) is compared here with
+what the script says.
+"""
+
+import errno
+import socket as stdlib
+from collections.abc import Callable, Generator
+
+from umuxstack.conformance.outcome import UnsupportedConstruct
+from umuxstack.conformance.script import SystemCall
+from umuxstack.conformance.sockets import CallError, Socket, Table
+from umuxstack.conformance.symbols import ANY, Value, evaluate
+from umuxstack.conformance.target import HERE, PEERS, Target
+from umuxstack.core.errors import LocalError
+from umuxstack.core.units import NEVER, Address, Micros
+from umuxstack.driver.errno_map import local_error
+
+Steps = Generator[Micros, None, int]
+
+
+def number(value: Value, default: int = 0) -> int:
+    return value if isinstance(value, int) else default
+
+
+class NamingCalls:
+    """All sockets of one script."""
+
+    def __init__(self, target: Target, *, bind_port: int, connect_port: int, doubles_buffers: bool) -> None:
+        self.target = target
+        self.table = Table()
+        self.bind_port = bind_port
+        self.connect_port = connect_port
+        self.doubles_buffers = doubles_buffers  # SO_RCVBUF and SO_SNDBUF read back twice what was set (Linux)
+        self.current: Socket | None = None  # the last one that was made or used
+        self.started: Micros = target.now
+
+    def start(self, call: SystemCall) -> Steps:
+        """The call, not yet begun. Raises UnsupportedConstruct."""
+        handler: Callable[..., Steps | int] | None = getattr(self, f"call_{call.name}", None)
+        if handler is None:
+            raise UnsupportedConstruct(f"system call {call.name}")
+        arguments = [evaluate(argument) for argument in call.arguments]
+        self.started = self.target.now
+        return self._guarded(handler, arguments)
+
+    def _guarded(self, handler: Callable[..., Steps | int], arguments: list[Value]) -> Steps:
+        try:
+            result = handler(*arguments)
+            return result if isinstance(result, int) else (yield from result)
+        except LocalError as error:
+            raise CallError(local_error(error).errno or errno.EINVAL) from None
+        except TypeError as error:
+            if handler.__name__ in str(error):
+                raise UnsupportedConstruct(f"arguments of {handler.__name__[5:]}") from None
+            raise
+
+    def _socket(self, descriptor: Value) -> Socket:
+        socket = self.table.get(descriptor)
+        if socket.kind in ("stream", "datagram"):
+            self.current = socket
+        return socket
+
+    # Making and naming
+
+    def call_socket(self, domain: Value, kind: Value, protocol: Value) -> int:
+        plain = number(kind) & 0xF
+        if plain not in (stdlib.SOCK_STREAM, stdlib.SOCK_DGRAM):
+            raise UnsupportedConstruct(f"socket type {plain}")
+        if number(protocol) not in (0, stdlib.IPPROTO_TCP, stdlib.IPPROTO_UDP):
+            raise UnsupportedConstruct(f"protocol {number(protocol)}")
+        socket = self.table.open("stream" if plain == stdlib.SOCK_STREAM else "datagram")
+        socket.blocking = not number(kind) & stdlib.SOCK_NONBLOCK
+        if self.target.flow is not None and self.target.session_of(self.target.flow) is None:
+            self.target.flow = None  # whatever comes now belongs to a new connection
+        self.current = socket
+        return socket.descriptor
+
+    def call_bind(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> int:
+        socket = self._socket(descriptor)
+        if socket.bound is not None:
+            raise CallError(errno.EINVAL)
+        host, port = self._address(address, None if self.target.unified else HERE, self.bind_port)
+        if host is not None and host in PEERS.values():
+            raise CallError(errno.EADDRNOTAVAIL)
+        if socket.kind == "stream" and any(
+            other.listener is not None and other.bound is not None and other.bound[1] == port for other in self.table
+        ):
+            raise CallError(errno.EADDRINUSE)
+        socket.bound = (host, port)
+        if socket.kind == "datagram":
+            socket.udp = self.target.stack.udp(self.target.now, address=host, port=port)
+        return 0
+
+    def _address(self, given: Value, default: Address | None, port: int) -> tuple[Address | None, int]:
+        """An address as a script writes it; the names of the vendors' test network mean the two ends here."""
+        if not isinstance(given, dict):
+            return default, port
+        host = default
+        family = given.get("sa_family")
+        if family == stdlib.AF_UNSPEC:
+            raise UnsupportedConstruct("AF_UNSPEC")
+        for key in ("sin_port", "sin6_port"):
+            port = number(given.get(key, port), port)
+        for key in ("sin_addr", "sin6_addr"):
+            value = given.get(key)
+            if isinstance(value, bytes) and value.decode() in self.target.names:
+                host = self.target.names[value.decode()]
+            elif isinstance(value, bytes) and value in (b"0.0.0.0", b"::"):
+                host = None if self.target.unified else HERE
+            elif isinstance(value, bytes):
+                host = self._known_host(value.decode(), default)
+        return host, port
+
+    def _known_host(self, text: str, default: Address | None) -> Address | None:
+        from ipaddress import ip_address
+
+        try:
+            address = ip_address(text)
+        except ValueError:
+            raise CallError(errno.EINVAL) from None
+        if address.version == 6 and Address(address.packed) in (HERE, *self.target.names.values()):
+            return Address(address.packed)
+        if address.is_multicast or str(address) == "255.255.255.255":
+            return Address(b"\xff\x0e" + bytes(13) + b"\1")
+        return default
+
+    def call_listen(self, descriptor: Value, backlog: Value) -> int:
+        socket = self._socket(descriptor)
+        if socket.session is not None:
+            raise CallError(errno.EINVAL)
+        if socket.listener is not None:
+            socket.listener.backlog = max(number(backlog), 1)
+            return 0
+        host, port = socket.bound or (None if self.target.unified else HERE, 0)
+        # A vendor's backlog of n admits n + 1 (Linux) or 3n/2 (FreeBSD); none of the scripts counts on the limit.
+        places = max(number(backlog), 1) + (0 if self.target.unified else 1)
+        socket.listener = self.target.stack.listen(
+            self.target.now, address=host, port=port, backlog=places, name=f"fd{socket.descriptor}"
+        )
+        self._apply_policy(socket)
+        if host is not None:
+            self.target.flow = None
+        return 0
+
+    def _apply_policy(self, socket: Socket) -> None:
+        if socket.listener is not None:
+            import attrs
+
+            socket.listener.policy = attrs.evolve(self.target.policy, **socket.policy)  # type: ignore[arg-type]
+
+    def call_accept(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> Steps:
+        socket = self._socket(descriptor)
+        listener = socket.listener
+        if listener is None:
+            raise CallError(errno.EINVAL)
+        while True:
+            session = listener.accept()
+            if session is not None:
+                break
+            if listener.closed:
+                raise CallError(errno.EINVAL)
+            if not socket.blocking:
+                raise CallError(errno.EAGAIN)
+            yield NEVER
+        accepted = self.table.open("stream")
+        accepted.session = session
+        accepted.bound = socket.bound
+        accepted.policy = dict(socket.policy)
+        accepted.remembered = dict(socket.remembered)
+        self.current = accepted
+        return accepted.descriptor
+
+    def call_accept4(self, descriptor: Value, address: Value, length: Value, flags: Value) -> Steps:
+        result = yield from self.call_accept(descriptor, address, length)
+        self.table.get(result).blocking = not number(flags) & stdlib.SOCK_NONBLOCK
+        return result
+
+    def call_connect(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> Steps:
+        socket = self._socket(descriptor)
+        host, port = self._address(address, PEERS["peer"], self.connect_port)
+        if host is None or isinstance(address, int):
+            raise UnsupportedConstruct("AF_UNSPEC")
+        if socket.kind == "datagram":
+            if socket.udp is None:
+                socket.udp = self.target.stack.udp(self.target.now, address=None if self.target.unified else HERE)
+            socket.udp.connect(host, port, self.target.now)
+            self.target.flow = self.target.open_flow(socket.udp.address or HERE, socket.udp.port, host, port)
+            return 0
+        if socket.listener is not None:
+            raise CallError(errno.EISCONN)
+        if socket.session is None:
+            self._open(socket, host, port)
+        elif not socket.connecting:
+            raise CallError(socket.take_error() or errno.EISCONN)
+        elif not socket.blocking and not socket.established and not socket.session.ended:
+            raise CallError(errno.EALREADY)
+        session = socket.session
+        assert session is not None
+        while not session.established and not session.ended:
+            if not socket.blocking:
+                raise CallError(errno.EINPROGRESS)
+            yield NEVER
+        socket.connecting = False
+        problem = socket.take_error()
+        if problem:
+            raise CallError(problem)
+        return 0
+
+    def _open(self, socket: Socket, host: Address, port: int) -> None:
+        import attrs
+
+        target = self.target
+        policy = attrs.evolve(target.policy, **socket.policy)  # type: ignore[arg-type]
+        if target.unified and (socket.bound is None or socket.bound[0] is None):
+            socket.session = target.connect_from_ea(host, port)
+            if socket.policy:
+                socket.session.configure(**socket.policy)
+            target.names.setdefault("ea", socket.session.local)
+        else:
+            local_port = 0 if socket.bound is None else socket.bound[1]
+            source = HERE if socket.bound is None or socket.bound[0] is None else socket.bound[0]
+            socket.session = target.connect(host, port, source, local_port, policy)
+        socket.connecting = True
+        session = socket.session
+        target.flow = target.open_flow(session.local, session.local_port, host, session.remote_port)
+
+    def call_close(self, descriptor: Value) -> int:
+        socket = self.table.get(descriptor)
+        now = self.target.now
+        if socket.session is not None:
+            if socket.linger[0] and not socket.linger[1]:
+                socket.session.abort(now)
+            else:
+                socket.session.close(now)
+        if socket.listener is not None:
+            socket.listener.close(now)
+        if socket.udp is not None:
+            socket.udp.close(now)
+        self.table.close(socket)
+        return 0
+
+    def call_shutdown(self, descriptor: Value, how: Value) -> int:
+        socket = self._socket(descriptor)
+        session = socket.session
+        if session is None or session.ended or (not session.established and session.state < 3):
+            raise CallError(errno.ENOTCONN)
+        if how in (stdlib.SHUT_RD, stdlib.SHUT_RDWR):
+            socket.read_shut = True
+        if how in (stdlib.SHUT_WR, stdlib.SHUT_RDWR):
+            session.shutdown(self.target.now)
+        return 0
