@@ -51,6 +51,12 @@ def new_stack(now: Micros) -> Stack:
     return Stack(StackConfig(prefix=PREFIX, shared=(SHARED,)), Entropy(SEED), now)
 
 
+def ask_worker(function: Callable[..., None], *args: object, namespace: netns.Namespace | None = None) -> float:
+    """The value that `function`, in a process of its own, tells."""
+    with Worker(namespace, function, *args) as worker:
+        return float(worker.hear(timeout=1800)["value"])
+
+
 # A peer without a memory
 
 
@@ -165,7 +171,7 @@ def _memory(channel: Channel, variant: str, count: int) -> None:
 
 def memory(arena: Arena, variant: str) -> float:
     """Bytes of memory that one more idle established session takes."""
-    return _ask(_memory, variant, arena.size.sessions)
+    return ask_worker(_memory, variant, arena.size.sessions)
 
 
 # Look-ups
@@ -196,7 +202,7 @@ def _lookup(channel: Channel, sessions: int, packets: int) -> None:
 
 def lookup(arena: Arena, variant: str) -> float:
     """Nanoseconds to find a session by its pair, in the header as received, among as many as `variant` says."""
-    return _ask(_lookup, int(variant.replace(",", "").split()[0]), arena.size.packets)
+    return ask_worker(_lookup, int(variant.replace(",", "").split()[0]), arena.size.packets)
 
 
 PAIR: Final = "pair"
@@ -233,7 +239,7 @@ def _demux(channel: Channel, variant: str, packets: int) -> None:
 
 def demux(arena: Arena, variant: str) -> float:
     """Nanoseconds for one segment from `Stack.receive` to the end of its session's fast path."""
-    return _ask(_demux, variant, arena.size.packets)
+    return ask_worker(_demux, variant, arena.size.packets)
 
 
 # Addresses
@@ -294,13 +300,8 @@ def new_address(arena: Arena, variant: str) -> float:
     """Microseconds until one more address of ours can be used."""
     count = min(ADDRESSES, arena.size.packets)
     if variant == EA_TAKEN:
-        return _ask(_ea, arena.size.packets)
+        return ask_worker(_ea, arena.size.packets)
     if variant == EA_CONNECT:
-        return _ask(_ea_connect, count)
+        return ask_worker(_ea_connect, count)
     with netns.create() as namespace:
-        return _ask(_ip_batch if variant == IP_BATCH else _netlink, count, namespace=namespace)
-
-
-def _ask(function: Callable[..., None], *args: object, namespace: netns.Namespace | None = None) -> float:
-    with Worker(namespace, function, *args) as worker:
-        return float(worker.hear(timeout=1800)["value"])
+        return ask_worker(_ip_batch if variant == IP_BATCH else _netlink, count, namespace=namespace)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from benchmarks.catalogue import CATALOGUE, LOWER, Measurement
+from benchmarks.catalogue import CATALOGUE, LOWER, SAME_PROGRAM, Measurement
 from benchmarks.harness import VARIANTS, Size
 
 FORMAT: Final = 1
@@ -79,12 +79,22 @@ def _lines(path: str) -> list[str]:
 # Figures
 
 
-def ratio(run: Run, measurement: Measurement, variant: str) -> float | None:
-    """To the first variant, round by round; the median of that. None when there is nothing to compare."""
+def middle(measurement: Measurement, values: list[float]) -> float:
+    """The figure of several rounds: the median, or the best one where the rest is other people's noise."""
+    if not measurement.best:
+        return median(values)
+    return min(values) if measurement.better == LOWER else max(values)
+
+
+def ratio(run: Run, measurement: Measurement, variant: str, base: str = "") -> float | None:
+    """To `base` (the first variant by default), round by round, the median of that; None without both."""
     samples = run.samples.get(measurement.name, {})
-    base = samples.get(measurement.variants[0], [])
-    pairs = [(one, other) for one, other in zip(samples.get(variant, []), base, strict=False) if other]
-    return median(one / other for one, other in pairs) if pairs else None
+    ones, others = samples.get(variant, []), samples.get(base or measurement.variants[0], [])
+    if not ones or not others:
+        return None
+    if measurement.best:
+        return middle(measurement, ones) / middle(measurement, others)
+    return median(one / other for one, other in zip(ones, others, strict=False))
 
 
 def figure(run: Run, measurement: Measurement, variant: str) -> float | None:
@@ -92,7 +102,7 @@ def figure(run: Run, measurement: Measurement, variant: str) -> float | None:
     if not measurement.absolute:
         return ratio(run, measurement, variant)
     values = run.samples.get(measurement.name, {}).get(variant)
-    return median(values) if values else None
+    return middle(measurement, values) if values else None
 
 
 def _reached(measurement: Measurement, value: float, goal: float) -> bool:
@@ -104,13 +114,15 @@ def _reached(measurement: Measurement, value: float, goal: float) -> bool:
 
 def table(run: Run) -> str:
     """The run as text for a terminal; also readable Markdown."""
-    rows: list[tuple[str, ...]] = [("what", "variant", "median", "spread", "ratio", "goal")]
+    rows: list[tuple[str, ...]] = [("what", "variant", "figure", "spread", "ratio", "goal", "same program")]
     for measurement in CATALOGUE:
         rows.extend(_rows(run, measurement))
     lines = [" · ".join(f"{name} {value}" for name, value in run.machine.items()), ""]
     lines.append(f"taken {run.taken}, {run.size['rounds']} rounds in turn, CUBIC on every kernel socket")
+    lines.append("figure: the median of the rounds (the best one for the core alone); ratio: to the first variant,")
+    lines.append("the median of each round's; same program: to the same trio program on the kernel's sockets")
     lines.append("")
-    lines += _aligned(rows, right=(2, 3, 4, 5))
+    lines += _aligned(rows, right=(2, 3, 4, 5, 6))
     used = {variant for samples in run.samples.values() for variant in samples}
     lines.append("")
     lines += [f"{name}: {text}" for name, text in VARIANTS.items() if name in used]
@@ -122,25 +134,29 @@ def _rows(run: Run, measurement: Measurement) -> Iterator[tuple[str, ...]]:
     for variant, values in run.samples.get(measurement.name, {}).items():
         if not values:
             continue
-        middle = median(values)
-        spread = (max(values) - min(values)) / middle / 2 if middle else 0.0
-        times = ratio(run, measurement, variant)
-        goal = measurement.goals.get(variant)
-        said = ""
-        if goal is not None:
-            value = figure(run, measurement, variant)
-            sign = "≤" if measurement.better == LOWER else "≥"
-            said = f"{sign} {goal:g} {'yes' if value is not None and _reached(measurement, value, goal) else 'NO'}"
+        value = middle(measurement, values)
+        spread = (max(values) - min(values)) / median(values) / 2
         first = variant == measurement.variants[0]
+        times = None if first or measurement.absolute else ratio(run, measurement, variant)
+        alike = ratio(run, measurement, variant, SAME_PROGRAM[variant]) if variant in SAME_PROGRAM else None
         yield (
             title,
             variant,
-            number(middle),
+            number(value),
             f"±{spread:.0%}" if len(values) > 1 else "",
-            "" if times is None or first else f"{times:.2f}",
-            said,
+            "" if times is None else f"{times:.2f}",
+            _goal(run, measurement, variant),
+            "" if alike is None else f"{alike:.2f}",
         )
         title = ""
+
+
+def _goal(run: Run, measurement: Measurement, variant: str) -> str:
+    goal, reached = measurement.goals.get(variant), figure(run, measurement, variant)
+    if goal is None or reached is None:
+        return ""
+    sign = "≤" if measurement.better == LOWER else "≥"
+    return f"{sign} {goal:g} {'yes' if _reached(measurement, reached, goal) else 'NO'}"
 
 
 def number(value: float) -> str:
