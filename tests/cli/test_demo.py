@@ -46,25 +46,26 @@ def check_story(code: int, result: dict[str, Any], site: str) -> None:
     assert all(life["ended"] > life["opened"] for life in lives.values())
     assert lives["ea.2"]["established"] is None  # the one that knocked at a used SSA
     with open(result["pcap"], "rb") as file:
-        reader = dpkt.pcap.Reader(file)
-        packets = [(at, dpkt.ip6.IP6(packet)) for at, packet in reader]
-        assert reader.datalink() == 101
-    assert len(packets) == result["packets"] >= 20
+        packets = [(at, dpkt.ip6.IP6(packet)) for at, packet in dpkt.pcapng.Reader(file)]
+    assert result["packets"] == len(packets) >= 20
     assert all(abs(at - time.time()) < 60 for at, _ in packets)
+    written = Path(result["pcap"]).read_bytes()
+    assert b"dropped: no_owner" in written  # what the server thought of the knock
+    assert all(f"{name}\0".encode() in written for name in ("ssa.web.1", "ssa.web.2"))
 
 
 @pytest.mark.rule("UM-7", "UM-15", "UM-20", "UM-21", "UM-22", "UM-31", "UM-32", "UM-33")
 def test_the_story_holds_in_memory(tmp_path: Path) -> None:
-    code, result = perform(tmp_path, "--no-root", "--pcap", "its.pcap")
+    code, result = perform(tmp_path, "--no-root", "--pcap", "its.pcapng")
     check_story(code, result, "memory")
-    assert sorted(os.listdir(tmp_path)) == ["its.pcap"]
+    assert sorted(os.listdir(tmp_path)) == ["its.pcapng"]
 
 
 @pytest.mark.system
 def test_the_story_holds_on_real_devices(tmp_path: Path) -> None:
     code, result = perform(tmp_path)
     check_story(code, result, "tun")
-    assert sorted(os.listdir(tmp_path)) == ["umux-demo.pcap"]
+    assert sorted(os.listdir(tmp_path)) == ["umux-demo.pcapng"]
 
 
 @pytest.mark.system

@@ -24,6 +24,8 @@ from tun.errors import TunError
 from umuxstack.cli import output
 from umuxstack.cli.common import FAILED, INTERRUPTED, OK
 from umuxstack.cli.demo import lives
+from umuxstack.cli.demo.capture import FILE_NAME, keep
+from umuxstack.cli.demo.lives import Life
 from umuxstack.cli.demo.sites import CLIENT_PREFIX, LEGACY_ADDRESS, SERVER_PREFIX, Site, memory_site, tun_site
 from umuxstack.cli.demo.story import Pace, Story
 from umuxstack.cli.demo.telling import Teller
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-root", action="store_true", help="in memory, also where a TUN could be had")
     parser.add_argument("--fast", action="store_true", help="listen to silence for a shorter time")
     parser.add_argument("--json", action="store_true", help="the result of each step as JSON, in the place of the text")
-    parser.add_argument("--pcap", metavar="FILE", type=Path, help="where the capture goes (default: ./umux-demo.pcap)")
+    parser.add_argument("--pcap", metavar="FILE", type=Path, help=f"where the capture goes (default: ./{FILE_NAME})")
     return parser
 
 
@@ -110,27 +112,34 @@ class _Performance:
             return
 
     async def _perform(self) -> None:
-        tell = self._tell
-        async with AsyncExitStack() as opened:
-            site, why_memory = await self._open(opened)
-            self._introduce(site, why_memory)
-            path = opened.enter_context(_private_directory()) / "control.sock"
-            async with trio.open_nursery() as nursery:
-                await nursery.start(ControlServer(site.server, BoundSocket(path), name="demo").run)
-                story = Story(site, tell, self._pace, path)
-                await story.run()
-                nursery.cancel_scope.cancel()
-            self._finish(site, story, why_memory)
+        with _private_directory() as directory:
+            async with AsyncExitStack() as opened:
+                site, why_memory = await self._open(opened, directory / FILE_NAME)
+                self._introduce(site, why_memory)
+                control = BoundSocket(directory / "control.sock")
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(ControlServer(site.server, control, name="demo").run)
+                    story = Story(site, self._tell, self._pace, control.path)
+                    await story.run()
+                    nursery.cancel_scope.cancel()
+                born, seconds = story.lives(), story.seconds
+            self.code = OK if self._tell.ok else FAILED
+            packets = site.file.captured
+            path = keep(directory / FILE_NAME, self._arguments.pcap)
+        if self._arguments.json:
+            self._finish_json(born, site, why_memory, packets, path)
+        else:
+            self._finish(born, seconds, packets, path)
 
-    async def _open(self, opened: AsyncExitStack) -> tuple[Site, str]:
+    async def _open(self, opened: AsyncExitStack, pcap: Path) -> tuple[Site, str]:
         """The site, and why it is in memory if it is."""
         why = "--no-root"
         if not self._arguments.no_root:
             try:
-                return await opened.enter_async_context(tun_site(self._pace.rest)), ""
+                return await opened.enter_async_context(tun_site(pcap, self._pace.rest)), ""
             except TunError as error:
                 why = error.strerror or str(error)
-        return await opened.enter_async_context(memory_site(self._pace.rest)), why
+        return await opened.enter_async_context(memory_site(pcap, self._pace.rest)), why
 
     def _introduce(self, site: Site, why_memory: str) -> None:
         tell = self._tell
@@ -139,47 +148,40 @@ class _Performance:
         if why_memory and not self._arguments.no_root:
             tell.say(output.wrapped([f"(No TUN here: {why_memory})"], indent="", separator=" "))
 
-    def _finish(self, site: Site, story: Story, why_memory: str) -> None:
+    def _finish(self, born: Sequence[Life], seconds: float, packets: int, path: Path) -> None:
         """Which address lived when, where the capture is, and whether all was as it should be."""
         tell = self._tell
-        born = story.lives()
-        path = site.capture.save(self._arguments.pcap)
-        self.code = OK if tell.ok else FAILED
-        if self._arguments.json:
-            output.say_json(
-                {
-                    "ok": tell.ok,
-                    "site": site.kind,
-                    "why_memory": why_memory or None,
-                    "seconds": tell.seconds,
-                    "steps": [
-                        {
-                            "title": step.title,
-                            "ok": step.ok,
-                            "seconds": step.seconds,
-                            "claims": step.claims,
-                            **step.facts,
-                        }
-                        for step in tell.steps
-                    ],
-                    "addresses": [life.as_json() for life in born],
-                    "packets": len(site.capture.packets),
-                    "pcap": str(path),
-                }
-            )
-            return
         tell.say("")
         tell.heading("Which address lived when")
         tell.say("", *(f"   {line}" for line in lives.table(born, {LEGACY_ADDRESS: "legacy host"})))
-        tell.say("", *(f"   {line}" for line in lives.timeline(born, story.seconds)))
+        tell.say("", *(f"   {line}" for line in lives.timeline(born, seconds)))
         tell.say(f"   {lives.WAITING} waiting or calling   {lives.SESSION} session   {lives.RETIRING} TIME-WAIT")
-        tell.say("", f"{len(site.capture.packets)} packets of the server's link, for Wireshark: {path}")
+        tell.say("", f"{packets} packets of the server's link, for Wireshark: {path}")
         failed = [claim["claim"] for step in tell.steps for claim in step.claims if not claim["ok"]]
         checked = sum(len(step.claims) for step in tell.steps)
         tell.heading(
             f"{checked} claims, all of them checked, in {tell.seconds:.1f} s."
             if not failed
             else f"{len(failed)} of {checked} claims did not hold: {'; '.join(failed)}"
+        )
+
+    def _finish_json(self, born: Sequence[Life], site: Site, why_memory: str, packets: int, path: Path) -> None:
+        tell = self._tell
+        steps = [
+            {"title": step.title, "ok": step.ok, "seconds": step.seconds, "claims": step.claims, **step.facts}
+            for step in tell.steps
+        ]
+        output.say_json(
+            {
+                "ok": tell.ok,
+                "site": site.kind,
+                "why_memory": why_memory or None,
+                "seconds": tell.seconds,
+                "steps": steps,
+                "addresses": [life.as_json() for life in born],
+                "packets": packets,
+                "pcap": str(path),
+            }
         )
 
 

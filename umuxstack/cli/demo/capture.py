@@ -1,8 +1,9 @@
-"""What passes on the server's link: recorded by somebody else than the server, decoded by dpkt, kept for Wireshark.
+"""What passes on the server's link, as evidence: recorded by somebody else than the server, decoded by dpkt.
 
 On a TUN the kernel records (a packet socket in the router's namespace, on the
 server's device); in memory a tap around the link does. Invariant: whatever the
-server sends or is sent is in `packets`, in order.
+server sends or is sent is in `packets`, in order. (The file for Wireshark is
+the driver's own capture, which knows the names of leases and why a packet was dropped.)
 """
 
 import errno
@@ -28,8 +29,7 @@ _ALL: Final = 0x0003  # ETH_P_ALL: with it, a packet socket sees what leaves, to
 _SO_TIMESTAMPNS: Final = 35  # not in Python's socket module
 _TIMESPEC: Final = struct.Struct("qq")  # seconds, nanoseconds
 _LARGEST: Final = 65_600
-_LINKTYPE_RAW: Final = 101  # pcap: packets begin with the IP header
-FILE_NAME: Final = "umux-demo.pcap"
+FILE_NAME: Final = "umux-demo.pcapng"
 
 
 @attrs.frozen
@@ -100,28 +100,6 @@ class Capture:
         """All packets of a pair."""
         return [seen for seen in self.packets if {seen.source, seen.destination} == {one, other}]
 
-    def save(self, wanted: Path | None) -> Path:
-        """Writes the file; by default `umux-demo.pcap` here, or a new file in $TMPDIR where this may not be written."""
-        if wanted is not None:
-            path = wanted.absolute()
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            except OSError as error:
-                raise Failure(f"the capture cannot be written to {path}: {error.strerror}") from error
-        else:
-            path = Path.cwd() / FILE_NAME
-            try:
-                # Not through a link that somebody has laid out in a directory that all may write to.
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-            except OSError:
-                descriptor, name = tempfile.mkstemp(prefix="umux-demo-", suffix=".pcap")
-                path = Path(name)
-        with open(descriptor, "wb") as file:
-            writer = dpkt.pcap.Writer(file, snaplen=_LARGEST, linktype=_LINKTYPE_RAW)
-            for seen in self.packets:
-                writer.writepkt(seen.packet, ts=seen.time)
-        return path
-
 
 class KernelCapture(Capture):
     """The kernel's record of one device."""
@@ -184,3 +162,24 @@ class TappedLink:
 
     def close(self) -> None:
         self._link.close()
+
+
+def keep(capture: Path, wanted: Path | None) -> Path:
+    """Copies the file to where it stays: `wanted`, by default here, or in $TMPDIR where here may not be written."""
+    if wanted is not None:
+        path = wanted.absolute()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            raise Failure(f"the capture cannot be written to {path}: {error.strerror}") from error
+    else:
+        path = Path.cwd() / FILE_NAME
+        try:
+            # Not through a link that somebody has laid out in a directory that all may write to.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        except OSError:
+            descriptor, name = tempfile.mkstemp(prefix="umux-demo-", suffix=".pcapng")
+            path = Path(name)
+    with open(descriptor, "wb") as file:
+        file.write(capture.read_bytes())
+    return path

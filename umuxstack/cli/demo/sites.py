@@ -9,6 +9,7 @@ The namespaces have no names: they are gone with this process, however it ends.
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -24,6 +25,8 @@ from umuxstack.core.wire.address import in_prefix
 from umuxstack.driver.fd_link import FdLink
 from umuxstack.driver.links.impair import Impairment
 from umuxstack.driver.links.memory import MemoryRouter
+from umuxstack.driver.links.pcap import PcapLink
+from umuxstack.driver.links.pcapng import Sink
 from umuxstack.driver.runtime import Host
 from umuxstack.host import make_config, open_host
 
@@ -46,6 +49,7 @@ class Site:
     unified: Visitor
     legacy: Visitor
     capture: Capture
+    file: PcapLink
 
 
 def server_config(rest: float, **settings: Any) -> StackConfig:
@@ -63,8 +67,11 @@ def _owned_by(config: StackConfig) -> Any:
 
 
 @asynccontextmanager
-async def tun_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
-    """On real devices. Raises TunError where this machine or user cannot; nothing is left then."""
+async def tun_site(pcap: Path, rest: float, **settings: Any) -> AsyncIterator[Site]:
+    """On real devices; `pcap` is the file for Wireshark.
+
+    Raises TunError where this machine or user cannot; nothing is left then.
+    """
     config = server_config(rest, **settings)
     async with AsyncExitStack() as opened:
         router = opened.enter_context(netns.create())
@@ -90,7 +97,9 @@ async def tun_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
             far.add_route("::/0", gateway=ROUTER_ADDRESS)
         capture = KernelCapture(_owned_by(config), router, "server")
         opened.callback(capture.close)
-        server = await opened.enter_async_context(open_host(config=config, link=links[0]))
+        link = PcapLink(links[0], Sink(pcap), name="server")
+        server = await opened.enter_async_context(open_host(config=config, link=link))
+        link.follow(server)
         client = await opened.enter_async_context(open_host(link=links[1], prefix=CLIENT_PREFIX, **_resting(rest)))
         yield Site(
             "tun",
@@ -99,11 +108,12 @@ async def tun_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
             StackVisitor(client, CLIENT_PREFIX),
             KernelVisitor(legacy, LEGACY_ADDRESS),
             capture,
+            link,
         )
 
 
 @asynccontextmanager
-async def memory_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
+async def memory_site(pcap: Path, rest: float, **settings: Any) -> AsyncIterator[Site]:
     """In this process alone: the legacy host is a stack of ours that goes by ports, with one shared address."""
     config = server_config(rest, **settings)
     network = MemoryRouter()
@@ -113,11 +123,13 @@ async def memory_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
         for prefix in (SERVER_PREFIX, CLIENT_PREFIX, LEGACY_PREFIX)
     ]
     capture = Capture(_owned_by(config))
+    link = PcapLink(TappedLink(ends[0], capture), Sink(pcap), name="server")
     async with (
-        open_host(config=config, link=TappedLink(ends[0], capture)) as server,
+        open_host(config=config, link=link) as server,
         open_host(prefix=CLIENT_PREFIX, link=ends[1], **_resting(rest)) as client,
         open_host(prefix=LEGACY_PREFIX, link=ends[2], shared=[LEGACY_ADDRESS], **_resting(rest)) as legacy,
     ):
+        link.follow(server)
         yield Site(
             "memory",
             server,
@@ -125,4 +137,5 @@ async def memory_site(rest: float, **settings: Any) -> AsyncIterator[Site]:
             StackVisitor(client, CLIENT_PREFIX),
             StackVisitor(legacy, LEGACY_ADDRESS, source=LEGACY_ADDRESS),
             capture,
+            link,
         )
