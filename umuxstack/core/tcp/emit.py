@@ -168,7 +168,11 @@ class Emitter(Tcb):
         if edge - self.rcv_adv >= self.mss or (edge > self.rcv_adv and 2 * (edge - self.rcv_adv) >= self.rcv_limit):
             self.rcv_adv = edge
         scale = self.rcv_wscale
-        window = min(65535, (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale)
+        window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
+        if window > 65535:  # more than the field can say was not offered
+            window = 65535
+            self.rcv_adv = self.rcv_nxt + (window << scale)
+            return window
         # Rounded up, or the right edge would move back (RFC 7323 2.4); so what the rounding promises must be taken.
         self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + (window << scale))
         return window

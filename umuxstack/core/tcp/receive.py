@@ -113,7 +113,11 @@ class ReceiveHalf(SendHalf):
             self.drs_at = now
             self.drs_bytes = 0
         rx = self.rx
-        edge = self.rcv_nxt + limit - (0 if rx is None else rx.size)
+        free = limit - (0 if rx is None else rx.size)
+        most = 65535 << self.rcv_wscale  # that a window field can say
+        if limit > most:
+            limit = most
+        edge = self.rcv_nxt + min(free, most)
         offered = self.rcv_adv - self.rcv_nxt
         if offered * 2 < limit and edge - self.rcv_adv >= min(limit // 2, 2 * self.mss):
             self.ack_now = True  # a window update, once it is worth a segment (RFC 9293 MUST-39)
