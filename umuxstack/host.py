@@ -8,7 +8,7 @@ happens; nothing is left behind but the key file.
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, Final
 
 import attrs
@@ -25,8 +25,12 @@ from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import Address
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.addresses import to_address, to_prefix
+from umuxstack.driver.congestion_loader import register_spec
 from umuxstack.driver.fd_link import FdLink
 from umuxstack.driver.link import Link
+from umuxstack.driver.links.pcap import PcapLink
+from umuxstack.driver.links.pcapng import Sink
+from umuxstack.driver.qlog import QlogWriter
 from umuxstack.driver.readiness import Seat
 from umuxstack.driver.record import Recorder
 from umuxstack.driver.runtime import Host
@@ -109,10 +113,12 @@ async def open_host(
     route: bool = True,
     kernel_address: str | None = None,
     key_file: str | os.PathLike[str] | None = None,
+    congestion: str | Mapping[str, type] | None = None,
+    capture: str | os.PathLike[str] | int | None = None,
+    qlog: str | os.PathLike[str] | None = None,
+    record: str | os.PathLike[str] | None = None,
     seed: bytes | None = None,
     linger: float = 1.0,
-    congestion: Mapping[str, type] | None = None,
-    recorder: Recorder | None = None,
     **settings: Any,
 ) -> AsyncIterator[Host]:
     """A running host: `async with open_host(prefix="2001:db8:1::/64") as host`.
@@ -124,7 +130,10 @@ async def open_host(
     `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
     prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from.
     `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).
-    `seed`, `linger`, `congestion` and `recorder` are `Host`'s.
+    `congestion`: the algorithm of all sessions by name or as "mine.py:Mine" (docs/congestion.md), or algorithms to
+    choose from, by name. `capture`: a file or descriptor for a pcapng capture of the link; `qlog`: a folder for the
+    logs of sessions; `record`: a file for `umux replay`, which will hold the stack's secrets.
+    `seed` and `linger` are `Host`'s.
 
     Raises LocalError (arguments, key file) and OSError (device, with the way out in the message).
     """
@@ -134,6 +143,12 @@ async def open_host(
         raise BadArgument("either a finished config, or a prefix and settings")
     if key_file is not None and config.scheme != "sealed":
         raise BadArgument(f"a key file is for the scheme 'sealed', not {config.scheme!r}")
+    algorithms: dict[str, type] = {}
+    if isinstance(congestion, Mapping):
+        algorithms.update(congestion)
+    elif congestion is not None:
+        name = register_spec(congestion, algorithms)
+        config = attrs.evolve(config, tcp=attrs.evolve(config.tcp, congestion=name))
     async with AsyncExitStack() as opened:
         if link is None:
             where = None if namespace is None else opened.enter_context(netns.open_named(namespace))
@@ -148,12 +163,42 @@ async def open_host(
             file = opened.enter_context(KeyFile.open(key_file))
             ledger = file.ledger(Prefix(config.prefix, config.prefix_length))
             scheme = ledger.scheme()
+        tap = None
+        if capture is not None:
+            link = tap = PcapLink(link, Sink(capture), name=tun_name or "umux")
+            opened.callback(tap.close)
+        logs = opened.enter_context(ExitStack())  # outlives the host, whose last turn is logged too
+        recorder = None if record is None else opened.enter_context(Recorder(record))
         host = await opened.enter_async_context(
-            Host(link, config, seed, scheme=scheme, linger=linger, congestion=congestion, recorder=recorder)
+            Host(link, config, seed, scheme=scheme, linger=linger, congestion=algorithms, recorder=recorder)
         )
+        if tap is not None:
+            tap.follow(host)
         if ledger is not None:
             _use_ledger(host, ledger)
+        if qlog is not None:
+            log = QlogWriter(host.stack, qlog)
+            logs.callback(log.close)
+            _keep_log(host, log)
         yield host
+
+
+def _keep_log(host: Host, log: QlogWriter) -> None:
+    """After each turn of the pump what the sessions did is written, and what became of leases."""
+    before = host.pump.after_flush
+    events = host.subscribe_events(1 << 16)
+
+    def drain() -> None:
+        if before is not None:
+            before()
+        log.drain()
+        try:
+            while True:
+                log.note(events.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+
+    host.pump.after_flush = drain
 
 
 def _routes(config: StackConfig) -> tuple[str, ...]:

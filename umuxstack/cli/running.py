@@ -99,6 +99,10 @@ async def _run(
                         offload=wanted.offload,
                         kernel_address=wanted.kernel_address,
                         key_file=wanted.key_file,
+                        congestion=wanted.cc,
+                        capture=sys.stdout.fileno() if wanted.capture == "-" else wanted.capture,
+                        qlog=wanted.qlog,
+                        record=wanted.record,
                     )
                 )
             except OSError as error:
@@ -125,7 +129,8 @@ async def _live(
             await nursery.start(serve, host, service)
         settle_garbage_collector()
         with contextlib.suppress(BrokenPipeError):  # nobody wants to know
-            _tell(host, wanted, tun, name, bound.path, as_json=arguments.json, quiet=arguments.quiet)
+            quiet = arguments.quiet or wanted.capture == "-"  # standard output is the capture's then
+            _tell(host, wanted, tun, name, bound.path, as_json=arguments.json and not quiet, quiet=quiet)
 
         async def until_shutdown() -> None:
             await server.shutdown_requested.wait()

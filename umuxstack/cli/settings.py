@@ -50,6 +50,10 @@ class Settings:
     group: str | None
     users: tuple[str, ...]
     serve: tuple[str, ...]
+    cc: str | None
+    capture: str | None
+    qlog: str | None
+    record: str | None
 
 
 # What a key of the file may hold: a type, or a list of texts.
@@ -69,6 +73,10 @@ _KEYS: Final[dict[str, Any]] = {
     "group": str,
     "users": list,
     "serve": list,
+    "cc": str,
+    "capture": str,
+    "qlog": str,
+    "record": str,
     "pool": dict,
     "tcp": dict,
     **{name: attrs.fields_dict(StackConfig)[name].type for name in _STACK},
@@ -113,6 +121,10 @@ def settings(arguments: argparse.Namespace) -> Settings:
         group=given.get("group"),
         users=tuple(given.get("users", ())),
         serve=tuple(dict.fromkeys(given.get("serve", ()))),
+        cc=given.get("cc"),
+        capture=given.get("capture"),
+        qlog=given.get("qlog"),
+        record=given.get("record"),
     )
 
 

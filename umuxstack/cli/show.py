@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from umuxstack.cli.common import FAILED, OK, Commands, add_command, running_stack
+from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, running_stack
 
 if TYPE_CHECKING:
     from umuxstack.control.layout import Record
@@ -45,10 +45,15 @@ def add(commands: Commands) -> None:
         _stats,
         "show the counters",
         "Counters that are zero are left out of the table. `drop.…` counts packets by the reason they went no further.",
-        "  umux stats\n  umux stats drop\n  umux stats --watch 1",
+        "  umux stats\n  umux stats drop\n  umux stats --watch 1 --snmp\n  umux stats --prometheus --port 9464",
     )
     parser.add_argument("match", nargs="?", default="", help="only counters whose name contains this")
     parser.add_argument("-a", "--all", action="store_true", help="also those that are zero")
+    parser.add_argument("--snmp", action="store_true", help="only what a MIB names, under those names")
+    parser.add_argument("--prometheus", action="store_true", help="in the text format that Prometheus reads")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="with --prometheus: serve /metrics on 127.0.0.1 until Ctrl-C"
+    )
     parser.add_argument("--watch", metavar="TIME", help="again and again, with the change per second; Ctrl-C ends it")
     parser = add_command(
         commands,
@@ -225,16 +230,21 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from umuxstack.cli import output, values
+    from umuxstack.cli import metrics, output, values
     from umuxstack.control.messages import Statistics
 
     pause = values.time(arguments.watch, "--watch") / 1e6 if arguments.watch else 0.0
+    if arguments.prometheus:
+        return _prometheus(arguments)
     with running_stack(arguments) as stack:
         before: dict[str, int] = {}
         then = 0.0
         while True:
             now = time.monotonic()
-            figures = {row.name: row.value for row in stack.rows(Statistics()) if arguments.match in row.name}
+            figures = {row.name: row.value for row in stack.rows(Statistics())}
+            if arguments.snmp:
+                figures = metrics.as_snmp(figures)
+            figures = {name: value for name, value in figures.items() if arguments.match in name}
             if arguments.json:
                 (output.say_json_line if arguments.watch else output.say_json)(figures)
             else:
@@ -250,6 +260,31 @@ def _stats(arguments: argparse.Namespace) -> int:
             time.sleep(pause)
             if not arguments.json:
                 output.say("")
+
+
+def _prometheus(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import metrics, output
+    from umuxstack.control.messages import GetStatus, Statistics
+
+    def render() -> str:
+        with running_stack(arguments) as stack:
+            status = stack.call(GetStatus())
+            figures = {row.name: row.value for row in stack.rows(Statistics())}
+        figures |= {"sessions": status.sessions, "listeners": status.listeners, "leases": status.leases}
+        figures |= {"memory_used": status.memory_used, "memory_limit": status.memory_limit}
+        return metrics.as_prometheus(figures, status.name)
+
+    if arguments.port is None:
+        output.say(render().rstrip("\n"))
+        return OK
+    try:
+        exporter = metrics.Exporter(arguments.port, render)
+    except (OSError, OverflowError) as error:
+        raise Failure(f"--port {arguments.port}: {error}", "another port may be free", USAGE) from None
+    with exporter:
+        output.say(f"http://127.0.0.1:{exporter.port}/metrics")
+        exporter.serve_forever()
+    return OK
 
 
 def _telescope(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,9 @@ def add(commands: Commands) -> None:
         """\
   sudo umux up --prefix 2001:db8:1::/64 --serve hello
   sudo umux up --config /etc/umux.toml --key-file /var/lib/umux/key
-  sudo umux up --prefix 2001:db8:1::/64 --shared 2001:db8:1::80 --group netdev""",
+  sudo umux up --prefix 2001:db8:1::/64 --shared 2001:db8:1::80 --group netdev
+  sudo umux up --prefix 2001:db8:1::/64 --serve hello --quiet --capture - | wireshark -k -i -
+  sudo umux up --prefix 2001:db8:1::/64 --cc mine.py:Mine --qlog logs""",
         stack=False,
     )
     parser.add_argument("--config", metavar="FILE", help="a TOML file; flags win over it")
@@ -69,6 +71,16 @@ def add(commands: Commands) -> None:
         metavar="SERVICE",
         action="append",
         help="run a small service inside, in LISTEN_0: `echo` or `hello` (a web page); may be repeated",
+    )
+    parser.add_argument(
+        "--cc", metavar="NAME", help="congestion control: cubic, newreno, bbr, or one of your own as mine.py:Mine"
+    )
+    parser.add_argument(
+        "--capture", metavar="FILE", help="write a pcapng capture of the link; `-` for a pipe into Wireshark"
+    )
+    parser.add_argument("--qlog", metavar="DIR", help="write a log of each session there, for `umux plot`")
+    parser.add_argument(
+        "--record", metavar="FILE", help="record all that goes in, for `umux replay`; holds the stack's secrets"
     )
     parser.add_argument("--socket", metavar="PATH", help="the control socket (or set UMUX_SOCKET)")
     parser.add_argument("--group", metavar="GROUP", help="members may use the control socket too")

@@ -6,6 +6,7 @@ address (UM-34). `umux plot` draws them. What is written is what `Stack.watch` s
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
@@ -28,7 +29,7 @@ class QlogWriter:
     Files are made with the first thing that a session does. Raises OSError when the folder cannot be written.
     """
 
-    def __init__(self, stack: Stack, folder: str | Path) -> None:
+    def __init__(self, stack: Stack, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack = stack
@@ -37,12 +38,13 @@ class QlogWriter:
         self._known: set[str] = set()
         self._states: dict[str, str] = {}
         self._phases: dict[str, str] = {}
+        self._closed = False
         self.error: OSError | None = None  # why nothing is written any more
         stack.watch(self._sink)
 
     def drain(self) -> None:
         """Writes what has gathered. A full disk ends the log, not the stack."""
-        if not self._sink or self.error is not None:
+        if not self._sink or self._closed:
             self._sink.clear()
             return
         lines = self._sink[:]
@@ -56,6 +58,7 @@ class QlogWriter:
 
     def close(self) -> None:
         """Ends all logs."""
+        self._closed = True
         self._stack.watch(None)
         for file in self._files.values():
             file.close()
@@ -63,6 +66,8 @@ class QlogWriter:
 
     def note(self, event: Event) -> None:
         """A moment in the life of a lease, into `leases.qlog`."""
+        if self._closed:
+            return
         data: dict[str, object] = {"lease": event.name}
         if event.reason:
             data["reason"] = event.reason.name.lower()

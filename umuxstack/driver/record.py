@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable
 from hashlib import blake2b
-from pathlib import Path
 from typing import IO, Any, Final
 
 import attrs
@@ -98,7 +97,7 @@ def decode(value: Any) -> Any:
 class Recorder:
     """Writes one stack's inputs to a file, a JSON line each; close it, or use it as a context."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file: IO[str] = open(path, "x", encoding="ascii", opener=_private)  # noqa: SIM115  closed by close()
         self._numbers: dict[int, int] = {}
         self._objects: list[object] = []  # keeps them alive, so that no two share an id
