@@ -126,9 +126,13 @@ class Stack(Opener):
         receive = self._ingress.receive
         while ctx.touched or ctx.loop:
             touched, ctx.touched = ctx.touched, []
-            for session in touched:
-                session.touched = False
-                session.output(now)
+            turn = iter(touched)
+            try:
+                for session in turn:
+                    session.touched = False
+                    session.output(now)
+            finally:
+                ctx.touched += turn  # a fault in one session's turn costs the others nothing
             if ctx.loop:  # packets to ourselves are delivered inside (UM-37)
                 loop = ctx.loop[:]
                 ctx.loop.clear()

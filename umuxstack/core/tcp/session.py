@@ -71,17 +71,17 @@ class TcpSession(Waitable):
     @property
     def port(self) -> int:
         """What getsockname shows: the port that the application bound, or dialled (UM-5)."""
-        return self.tcb.port
+        return self._look().port
 
     @property
     def local_port(self) -> int:
         """What our port field carries."""
-        return self.tcb.local_port
+        return self._look().local_port
 
     @property
     def remote_port(self) -> int:
         """What the peer's port field carries."""
-        return self.tcb.remote_port
+        return self._look().remote_port
 
     @property
     def state(self) -> int:
@@ -142,7 +142,7 @@ class TcpSession(Waitable):
         return 0 if self.asleep else self.tcb.unsent
 
     def statistics(self) -> TcpStatistics:
-        return self.tcb.statistics()
+        return self._look().statistics()
 
     # Verbs
 
@@ -233,9 +233,21 @@ class TcpSession(Waitable):
         self._door = tcb.door
         self.ctx.demux.pairs[self.pair] = self
 
+    def _look(self) -> "SleepyConnection":
+        """The variables, to be read only: a sleeping session sleeps on."""
+        tcb = self._tcb
+        return self._unpack(tcb) if type(tcb) is bytes else tcb  # type: ignore[return-value]
+
     def _wake_up(self) -> "SleepyConnection":
         packed = self._tcb
         assert type(packed) is bytes
+        tcb = self._unpack(packed)
+        self._tcb = tcb
+        self.ctx.demux.pairs[self.pair] = tcb
+        self.ctx.stay_awake(tcb, tcb.heard_at)
+        return tcb
+
+    def _unpack(self, packed: bytes) -> "SleepyConnection":
         (
             snd_nxt, rcv_nxt, snd_wnd, max_window, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, retransmits,
             snd_wscale, rcv_wscale, flags, peer_mss, local_port, remote_port, port, cwnd, ssthresh, heard_at,
@@ -264,9 +276,6 @@ class TcpSession(Waitable):
             tcb.cc.ssthresh = ssthresh
         tcb.handle = self
         tcb.door = self._door
-        self._tcb = tcb
-        ctx.demux.pairs[self.pair] = tcb
-        ctx.stay_awake(tcb, heard_at)
         return tcb
 
 
