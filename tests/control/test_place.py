@@ -16,6 +16,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.rule("UM-29.a")
 def test_only_the_owner_may_connect_by_default(tmp_path: Path) -> None:
     bound = BoundSocket(tmp_path / "a.sock")
     assert mode(bound.path) == 0o600
@@ -34,6 +35,7 @@ def test_a_generous_umask_widens_nothing_and_a_narrow_one_takes_nothing(tmp_path
             os.umask(previous)
 
 
+@pytest.mark.rule("UM-29.a")
 def test_a_group_may_be_let_in(tmp_path: Path) -> None:
     bound = BoundSocket(tmp_path / "a.sock", group=os.getegid())
     assert mode(bound.path) == 0o660
@@ -168,6 +170,7 @@ def test_candidates_are_sockets_only_and_the_user_s_own_come_first(
     theirs.close()
 
 
+@pytest.mark.rule("UM-29.b")
 def test_the_kernel_names_the_caller() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:

@@ -279,7 +279,7 @@ def somebody(uid: int, *groups: int) -> Caller:
     return Caller(pid=1, uid=uid, gid=groups[0] if groups else 77, groups=frozenset(groups or (77,)))
 
 
-@pytest.mark.rule("UM-29")
+@pytest.mark.rule("UM-29.b")
 def test_root_the_own_user_and_the_configured_ones_may_give_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     access = Access(uids=frozenset({5}), gids=frozenset({100}))
@@ -291,7 +291,7 @@ def test_root_the_own_user_and_the_configured_ones_may_give_orders(monkeypatch: 
     assert not Access().allows(somebody(65534))
 
 
-@pytest.mark.rule("UM-29")
+@pytest.mark.rule("UM-29.b")
 async def test_a_stranger_is_told_that_he_may_not_and_it_is_logged(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,7 +66,7 @@ async def come(scene: Scene, waiter: Waiter) -> UmuxStream:
 # Delayed Address Setting
 
 
-@pytest.mark.rule("UM-21", "UM-24")
+@pytest.mark.rule("UM-21.a", "UM-24.a", "UM-24.b", "UM-24.d", "UM-24.e")
 async def test_das_from_outside_lets_one_session_in(scene: Scene) -> None:
     async with scene.client() as client, await scene.host.listen(80, name="web") as listener:
         waiter = await client.call(DasAdd(listener="web", label="order 17"))
@@ -80,7 +80,7 @@ async def test_das_from_outside_lets_one_session_in(scene: Scene) -> None:
             assert await client.list(DasList()) == []
 
 
-@pytest.mark.rule("UM-24")
+@pytest.mark.rule("UM-24.a", "UM-24.b", "UM-24.c", "UM-24.d")
 async def test_das_takes_an_address_a_peer_a_lifetime_and_a_grain(scene: Scene) -> None:
     async with scene.client() as client, await scene.host.listen(name="web") as listener:
         request = DasAdd(
@@ -157,7 +157,7 @@ async def test_a_revoked_address_is_gone(scene: Scene, by: str, autojump_clock: 
             await come(scene, waiter)
 
 
-@pytest.mark.rule("UM-29", "UM-34")
+@pytest.mark.rule("UM-29.d", "UM-34.a")
 async def test_das_and_revocation_are_logged_with_caller_and_lease_but_no_address(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,7 +177,7 @@ async def test_das_and_revocation_are_logged_with_caller_and_lease_but_no_addres
     assert waiter.address.hex() not in caplog.text
 
 
-@pytest.mark.rule("UM-34")
+@pytest.mark.rule("UM-34.b")
 async def test_a_waiting_address_is_shown_only_where_it_is_asked_for(scene: Scene) -> None:
     """Also not by a half-open candidate, which has its address in the session list."""
     async with scene.client() as client, await scene.host.listen(name="web") as listener:
@@ -195,7 +195,7 @@ async def test_a_waiting_address_is_shown_only_where_it_is_asked_for(scene: Scen
             assert (told.hidden, told.address) == (False, waiter.address)
 
 
-@pytest.mark.rule("UM-34")
+@pytest.mark.rule("UM-34.b")
 async def test_a_half_open_candidate_does_not_tell_the_waiting_address(scene: Scene) -> None:
     async with scene.client() as client, await scene.host.listen(name="web"):
         waiter = await client.call(DasAdd(listener="web"))
@@ -305,7 +305,7 @@ async def test_pool_status_and_statistics(scene: Scene) -> None:
         assert figures == scene.host.stack.counters.snapshot()
 
 
-@pytest.mark.rule("UM-31")
+@pytest.mark.rule("UM-31.c")
 async def test_the_telescope_lists_who_knocked(scene: Scene, autojump_clock: MockClock) -> None:
     async with scene.client() as client:
         with trio.move_on_after(5):
@@ -447,7 +447,7 @@ async def test_a_refused_connection_says_so_and_leaves_nothing(scene: Scene) -> 
         assert await client.list(Sessions()) == []
 
 
-@pytest.mark.rule("UM-16")
+@pytest.mark.rule("UM-16.a")
 async def test_a_source_may_be_chosen(scene: Scene) -> None:
     async with scene.client() as client, await scene.peer.listen(80, address=PEER_SHARED) as far:
         opened, handed = await client.open(Connect(peer=PEER, port=80, source=packed(SHARED)))
@@ -532,7 +532,7 @@ async def test_a_refused_listen_keeps_its_place_free(scene: Scene) -> None:
 # echo
 
 
-@pytest.mark.rule("UM-38")
+@pytest.mark.rule("UM-38.a")
 async def test_ping_tells_each_echo_as_it_comes(scene: Scene, autojump_clock: MockClock) -> None:
     async with scene.client() as client:
         stream = client.stream(Ping(peer=PEER, count=3, size=100))
