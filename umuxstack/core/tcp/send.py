@@ -87,7 +87,8 @@ class SendHalf(Recovery):
     @property
     def unsent(self) -> int:
         """Bytes written and not yet acknowledged."""
-        return 0 if self.tx is None else self.tx.end - max(self.snd_una, self.tx.start)
+        tx = self.tx
+        return 0 if tx is None else max(tx.end - max(self.snd_una, tx.start), 0)  # snd_una counts the FIN as well
 
     # The turn
 
