@@ -168,6 +168,8 @@ class Connection(ReceiveHalf):
                         self._established_ack(self.rcv_nxt, ack, window, None, tsecr, size == 32, now)
                     if size > 32:
                         self._text(buf, offset + 32, end, self.rcv_nxt, gso_size, now)
+                        if self.rcv_nxt == self.peer_fin:  # a FIN had overtaken this
+                            self._fin_received(now)
                     return
         header = (bits >> 12) * 4
         if header < 20 or header > size:
