@@ -1,115 +1,204 @@
-"""An idle session packs itself (docs/decisions/0002): nothing that the wire or the application sees differs."""
+"""An idle session packs itself; nobody can tell (tcp/session.py)."""
 
-from umuxstack.core.config import TcpPolicy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.core.scene import OTHER, ROUTER, STRANGER, dropped, end, service, state_of
+from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.session import TcpSession
-from umuxstack.core.units import NEVER, minutes, seconds
-from umuxstack.testing.network import Host, Network
+from umuxstack.core.units import millis, seconds
+from umuxstack.testing import builders, checks, states
+from umuxstack.testing.peer import PEER, Peer
+from umuxstack.testing.wire import Wire
+
+ALL = builders.mss(1400) + builders.sack_permitted() + builders.timestamps(500) + builders.window_scale(5)
 
 
-def sleeps(session: TcpSession) -> bool:
-    return session.asleep
+def asleep(
+    wire: Wire, build: Callable[..., states.Built] = states.established, options: bytes = ALL, **peer: Any
+) -> states.Built:
+    session, remote = build(wire, options=options, **peer)
+    wire.advance(seconds(5))
+    assert session.asleep
+    assert wire.take() == []
+    return session, remote
 
 
-def idle_pair(net: Network) -> tuple[Host, Host, TcpSession, TcpSession]:
-    """Client and server whose session carried 100 KB each way, and then nothing for five seconds."""
-    client, server = net.hosts("client", "server")
-    session, accepted = net.established(client, server)
-    for sender, receiver in ((session, accepted), (accepted, session)):
-        left, got = 100_000, 0
-        while got < 100_000:
-            if left and sender.writable:
-                left -= sender.write(bytes(min(left, 10_000)), net.now)
-            net.run_for(1000)
-            got += len(receiver.read(1 << 20, net.now))
-    net.run_for(seconds(5))
-    return client, server, session, accepted
+@pytest.mark.parametrize("build", [states.established, states.established_server])
+@pytest.mark.parametrize("options", [b"", ALL])
+def test_it_costs_no_timer_and_shows_what_it_showed(build: Callable[..., states.Built], options: bytes) -> None:
+    wire = Wire()
+    session, _ = build(wire, options=options)
+    before = (session.state, session.local, session.remote, session.writable, session.readable, session.eof)
+    wire.advance(seconds(5))
+    assert session.asleep
+    assert (session.state, session.local, session.remote, session.writable, session.readable, session.eof) == before
+    assert wire.stack.leftovers()["timers"] == 0
+    assert list(wire.stack.sessions()) == [session]
+    assert session.asleep
+    end(wire)
 
 
-def test_an_idle_session_sleeps_and_no_timer_is_left() -> None:
-    with Network(seed=1) as net:
-        client, server, session, accepted = idle_pair(net)
-        assert sleeps(session)
-        assert sleeps(accepted)
-        assert client.stack.next_deadline() == NEVER
-        assert server.stack.next_deadline() == NEVER
-        assert [lease.name for lease in client.stack.leases()] == ["ea.1"]
+@pytest.mark.parametrize("options", [b"", ALL])
+@pytest.mark.parametrize("iss", [1000, 0xFFFFFFFE])
+def test_a_segment_wakes_it_and_finds_everything_as_it_was(options: bytes, iss: int) -> None:
+    wire = Wire()
+    session, peer = states.established(wire, options=options, iss=iss)
+    stamp: dict[str, Any] = {"options": builders.timestamps(501)} if options else {}
+    peer.send("PA", b"before", **stamp)
+    assert session.read(99, wire.now) == b"before"
+    session.write(b"ours", wire.now)
+    peer.expect("PA", b"ours")
+    peer.send("A", **stamp)
+    statistics = session.statistics()
+    wire.advance(seconds(5))
+    assert session.asleep
+    peer.send("PA", b"after", **stamp)
+    assert not session.asleep
+    assert session.read(99, wire.now) == b"after"
+    answer = peer.expect("A", ack=peer.snd_nxt, seq=peer.rcv_nxt, within=millis(100))
+    assert (answer.options.timestamps is not None) == bool(options)
+    woken = session.statistics()
+    for field in ("srtt", "rto", "snd_mss", "snd_wscale", "rcv_wscale", "timestamps", "sack", "rcv_space", "snd_wnd"):
+        assert getattr(woken, field) == getattr(statistics, field), field
+    end(wire)
 
 
-def test_what_sleeps_says_the_same_as_what_is_awake_and_looking_does_not_wake_it() -> None:
-    with Network(seed=2) as net:
-        client, server = net.hosts("client", "server")
-        session, accepted = net.established(client, server)
-        before = session.statistics()
-        shown = (session.port, session.local_port, session.remote_port, session.state_name, session.writable)
-        net.run_for(seconds(5))
-        assert sleeps(session)
-        assert session.statistics() == before
-        assert (session.port, session.local_port, session.remote_port, session.state_name, session.writable) == shown
-        assert not session.readable
-        assert session.read(100, net.now) == b""
-        assert not session.ended
-        assert sleeps(session)
-        assert sleeps(accepted)
+def test_writing_wakes_it() -> None:
+    wire = Wire()
+    session, peer = asleep(wire)
+    session.write(b"hello", wire.now)
+    seen = peer.expect("PA", b"hello")
+    assert seen.options.timestamps is not None
+    assert seen.options.timestamps[1] == 500
+    end(wire)
 
 
-def test_a_packet_wakes_a_session_and_data_goes_on_where_it_stopped() -> None:
-    with Network(seed=3) as net:
-        client, server, session, accepted = idle_pair(net)
-        for number in range(3):
-            text = f"message {number}".encode()
-            assert session.write(text, net.now) == len(text)
-            assert not sleeps(session)
-            net.run_for(seconds(1))
-            assert accepted.read(100, net.now) == text
-            net.run_for(minutes(3))
-            assert sleeps(session)
-            assert sleeps(accepted)
-        session.close(net.now)
-        net.run_for(seconds(1))
-        assert accepted.eof
-        assert accepted.state == st.CLOSE_WAIT
-        accepted.close(net.now)
-        net.run_for(minutes(2))
-        assert client.stack.leftovers()["pairs"] == 0
-        assert server.stack.leftovers()["leases"] == 0
+def test_the_flow_label_and_the_timestamp_clock_survive() -> None:
+    wire = Wire()
+    session, peer = states.established(wire, options=ALL)
+    session.write(b"x", wire.now)
+    first = peer.expect("PA")
+    peer.send("A", options=builders.timestamps(501))
+    wire.advance(seconds(5))
+    assert session.asleep
+    session.write(b"y", wire.now)
+    second = peer.expect("PA")
+    assert first.flow == second.flow != 0
+    assert first.options.timestamps is not None
+    assert second.options.timestamps is not None
+    assert second.options.timestamps[0] - first.options.timestamps[0] & 0xFFFFFFFF == 5000
+    end(wire)
 
 
-def test_a_sleeping_session_can_be_aborted_and_its_address_dies_with_it() -> None:
-    with Network(seed=4) as net:
-        client, _, session, accepted = idle_pair(net)
-        session.abort(net.now)
-        net.run_for(seconds(1))
-        assert accepted.ended
-        assert accepted.end_reason.name == "RESET"
-        net.run_for(minutes(2))
-        assert client.stack.leftovers()["leases"] == 0
+def test_the_largest_advertised_window_stays_open() -> None:
+    wire = Wire()
+    session, peer = asleep(wire)
+    shift = wire.sent[0].options.window_scale or 0
+    edge = wire.sent[-1].window << shift
+    peer.send("A", b"x", seq=peer.snd_nxt + edge - 1, options=builders.timestamps(501))
+    assert peer.expect("A").options.sack != ()
+    session.abort(wire.now)
+    wire.take()
+    end(wire)
 
 
-def test_unread_data_or_a_policy_of_its_own_or_a_timer_keeps_a_session_awake() -> None:
-    with Network(seed=5) as net:
-        client, server = net.hosts("client", "server")
-        session, accepted = net.established(client, server)
-        session.write(b"unread", net.now)
-        net.run_for(seconds(10))
-        assert sleeps(session)
-        assert not sleeps(accepted)
-        assert accepted.read(100, net.now) == b"unread"
-        session.configure(nodelay=True)
-        net.run_for(seconds(10))
-        assert not sleeps(session)
-        assert sleeps(accepted)
+@pytest.mark.rule("UM-17.b", "UM-7.b")
+def test_a_reset_ends_it_and_its_address() -> None:
+    wire = Wire()
+    session, peer = asleep(wire)
+    peer.send("R")
+    assert session.end_reason == Reason.RESET
+    assert state_of(wire.stack, session.local) == "INVALID"
+    end(wire)
 
 
-def test_with_keep_alive_a_session_does_not_sleep_through_its_probes() -> None:
-    with Network(seed=6) as net:
-        client = net.host("client", tcp=TcpPolicy(keepalive=True, keepalive_idle=minutes(1)))
-        server = net.host("server")
-        session, accepted = net.established(client, server)
-        net.run_for(seconds(30))
-        assert not sleeps(session)
-        assert sleeps(accepted)
-        before = len(net.sent_by(client, to=server))
-        net.run_for(minutes(2))
-        assert len(net.sent_by(client, to=server)) > before
-        assert session.established
+@pytest.mark.parametrize("verb", ["close", "abort", "shutdown"])
+def test_every_verb_wakes_it(verb: str) -> None:
+    wire = Wire()
+    session, peer = asleep(wire)
+    getattr(session, verb)(wire.now)
+    assert peer.expect().flags in (("RA",) if verb == "abort" else ("FA", "FPA"))
+    end(wire)
+
+
+@pytest.mark.rule("UM-33.b", "UM-1.c", "UM-32.b", "UM-39.c")
+def test_asleep_it_refuses_what_it_refuses_awake() -> None:
+    wire = Wire()
+    session, peer = asleep(wire)
+    with dropped(wire, Drop.NO_OWNER):
+        wire.send(builders.tcp(OTHER, session.local, 80, 1, "A"))
+    assert session.asleep
+    with dropped(wire, Drop.FOREIGN_PROTOCOL):
+        wire.send(builders.udp(PEER, session.local, 80, 1, b"?"))
+    with dropped(wire, Drop.OTHER_PORTS):
+        wire.send(peer.segment("S", port=81))
+    peer.wire.expect(checks.tcp("RA", dport=81))
+    with dropped(wire, Drop.ICMP_NOT_BELIEVED):
+        wire.send(builders.packet_too_big(ROUTER, builders.tcp(session.local, PEER, 1, 80, seq=peer.rcv_nxt), 1280))
+    assert session.state == st.ESTABLISHED
+    end(wire)
+
+
+@pytest.mark.rule("UM-26.e")
+def test_a_second_connection_of_the_peer_of_a_sleeping_service_session() -> None:
+    wire = Wire()
+    door = service(wire)
+    one, two = Peer(wire, door.lease.address, port=5001), Peer(wire, door.lease.address, port=5002)
+    one.connect()
+    first = door.accept()
+    assert first is not None
+    wire.advance(seconds(5))
+    assert first.asleep
+    two.connect()
+    second = door.accept()
+    assert second is not None
+    for session, peer in ((first, one), (second, two)):
+        peer.send("PA", b"x")
+        assert session.read(9, wire.now) == b"x"
+    end(wire)
+
+
+def test_it_falls_asleep_again_and_again() -> None:
+    wire = Wire()
+    session, peer = states.established(wire)
+    for number in range(5):
+        wire.advance(seconds(5))
+        assert session.asleep
+        peer.send("PA", b"%d" % number)
+        assert session.read(9, wire.now) == b"%d" % number
+        peer.expect("A", within=millis(100))
+    end(wire)
+
+
+@pytest.mark.parametrize("busy", ["unread", "unacknowledged", "half-closed", "keep-alive", "gap"])
+def test_who_has_something_to_do_does_not_sleep(busy: str) -> None:
+    wire = Wire()
+    session, peer = states.established(wire)
+    if busy == "unread":
+        peer.send("PA", b"unread")
+    elif busy == "unacknowledged":
+        session.write(b"x", wire.now)
+    elif busy == "half-closed":
+        peer.send("FA")
+    elif busy == "gap":
+        peer.send("A", b"x", seq=peer.snd_nxt + 5)
+    else:
+        session.configure(keepalive=True, keepalive_idle=seconds(1000))
+    wire.advance(seconds(20))
+    assert not session.asleep
+    wire.take()
+    session.abort(wire.now)
+    end(wire)
+
+
+def test_a_stranger_s_packets_do_not_keep_it_awake() -> None:
+    wire = Wire()
+    session, peer = states.established(wire)
+    for _ in range(10):
+        wire.send(builders.tcp(STRANGER, session.local, 80, 1, "A"), peer.segment("A", port=4))
+        wire.advance(seconds(1))
+    assert session.asleep
+    end(wire)
