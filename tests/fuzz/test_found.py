@@ -2,8 +2,14 @@
 
 import pytest
 
+from tests.fuzz.packets import repaired
+from umuxstack.core.errors import Drop
 from umuxstack.core.tcp import state as st
-from umuxstack.testing import states
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.units import Address
+from umuxstack.testing import builders, states
+from umuxstack.testing.builders import packed
+from umuxstack.testing.peer import PEER
 from umuxstack.testing.wire import Wire
 
 
@@ -19,3 +25,46 @@ def test_nothing_is_unsent_once_the_fin_is_acknowledged() -> None:
     peer.send("A")
     assert session.state == st.FIN_WAIT_2
     assert session.unsent == 0
+
+
+@pytest.mark.rule("UM-35.a")
+def test_a_segment_that_claims_more_header_than_it_has_is_dropped() -> None:
+    """In order, with the flags and the header length of an ordinary segment, but cut off in its options: the path
+    that nearly all segments take unpacked the timestamp without looking, and the stack raised."""
+    wire = Wire()
+    session, peer = states.established(wire, options=builders.mss(1440) + builders.timestamps(1, 0))
+    whole = peer.segment("A", b"", options=builders.timestamps(2, 1))
+    for size in range(20, 32):
+        short = builders.tcp(
+            peer.address, peer.remote, peer.port, 1, "A", peer.snd_nxt, peer.rcv_nxt, options=whole[60 : 40 + size],
+            offset=8,
+        )[: 40 + size]  # fmt: skip
+        wire.send(repaired(short[:4] + size.to_bytes(2, "big") + short[6:]))
+    wire.expect_silence()
+    assert wire.stack.counters.drops[Drop.BAD_HEADER] == 12
+    assert session.state == st.ESTABLISHED
+
+
+@pytest.mark.parametrize("address", ["2001:db8:1::53", "2001:db8:1::80"])
+def test_a_cookie_in_a_damaged_segment_makes_no_session(address: str) -> None:
+    """The session was made before the segment was looked at, and had no timer: a peer with one good cookie could leave
+    as many half-open sessions behind as it had ports, for ever."""
+    wire = Wire(shared=(packed("2001:db8:1::80"),))
+    wire.stack.listen(wire.now, address=Address(packed(address)), port=80, backlog=8)
+    for port in range(1000, 1009):
+        wire.send(builders.tcp(PEER, address, port, 80, "S", 7))
+    answer = wire.take()[-1]
+    assert answer.dport == 1008
+    half_open = len(list(wire.stack.sessions()))
+    wire.send(builders.tcp(PEER, address, 1008, 80, "A", 8, answer.seq + 1, offset=4))
+    assert len(list(wire.stack.sessions())) == half_open
+    wire.send(builders.tcp(PEER, address, 1008, 80, "A", 8, answer.seq + 1))
+    assert len([s for s in wire.stack.sessions() if isinstance(s, TcpSession) and s.established]) == 1
+
+
+def test_port_0_is_not_answered() -> None:
+    """It is nobody's (RFC 6335 6); RST went there."""
+    wire = Wire(shared=(packed("2001:db8:1::80"),))
+    wire.send(builders.tcp(PEER, "2001:db8:1::80", 0, 80, "S", 7))
+    wire.send(builders.tcp(PEER, "2001:db8:1::80", 40_000, 0, "S", 7))
+    wire.expect_silence(1_000_000)

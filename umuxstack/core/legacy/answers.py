@@ -45,17 +45,21 @@ def refuse_segment(ctx: Context, buf: bytes, base: int, offset: int, end: int, c
     sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
     if bits & wire.RST:
         return
+    header = (bits >> 12) * 4
+    if not 20 <= header <= end - offset or not sport or not dport:  # port 0 is nobody's (RFC 6335 6)
+        ctx.drop(Drop.BAD_HEADER)
+        return
     remote, local = buf[base + 8 : base + 24], buf[base + 24 : base + 40]
     if bits & wire.ACK:
         number, answer, flags = ack, 0, wire.RST
     else:
-        length = end - offset - (bits >> 12) * 4 + bool(bits & wire.SYN) + bool(bits & wire.FIN)
+        length = end - offset - header + bool(bits & wire.SYN) + bool(bits & wire.FIN)
         number, answer, flags = 0, (seq + length) & MASK, wire.RST | wire.ACK
-    header = wire.build(
+    reset = wire.build(
         0x60000000, 20, TCP, ctx.config.hop_limit, local, remote, dport, sport, number, answer,
         0x5000 | flags, 0, pseudo_sum(local + remote, 20, TCP), 0,
     )  # fmt: skip
-    ctx.queue_for(remote).append((header, b"", 0, wire.CHECKSUM))
+    ctx.queue_for(remote).append((reset, b"", 0, wire.CHECKSUM))
 
 
 def send_error(

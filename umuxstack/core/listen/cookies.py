@@ -68,7 +68,7 @@ class CookieJar:
         if now > self._until or end - offset < wire.HEADER:
             return None
         sport, dport, seq, ack, bits, window, _, _ = wire.FIELDS.unpack_from(buf, offset)
-        if bits & (wire.SYN | wire.ACK | wire.RST) != wire.ACK:
+        if bits & (wire.SYN | wire.ACK | wire.RST) != wire.ACK or not 20 <= (bits >> 12) * 4 <= end - offset:
             return None
         pair = buf[base + 8 : base + 40]
         cookie, first = ack - 1 & MASK, seq - 1 & MASK

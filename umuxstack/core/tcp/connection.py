@@ -152,6 +152,7 @@ class Connection(ReceiveHalf):
             and self.use_ts
             and self.state == st.ESTABLISHED
             and seq == self.rcv_nxt & MASK
+            and size >= 32
             and not self.use_ecn
         ):
             head, tsval, tsecr = _TIMES.unpack_from(buf, offset + 20)
