@@ -54,7 +54,7 @@ def test_a_segment_wakes_it_and_finds_everything_as_it_was(options: bytes, iss: 
     peer.send("A", **stamp)
     statistics = session.statistics()
     wire.advance(seconds(5))
-    assert session.asleep
+    assert bool(session.asleep)
     peer.send("PA", b"after", **stamp)
     assert not session.asleep
     assert session.read(99, wire.now) == b"after"

@@ -10,6 +10,7 @@ from umuxstack.core.errors import BadArgument, Drop
 from umuxstack.core.tcp import state as st
 from umuxstack.core.units import millis, minutes, seconds
 from umuxstack.testing import builders, checks, states
+from umuxstack.testing.peer import Peer
 from umuxstack.testing.wire import Wire
 
 OFFER = builders.mss(1440) + builders.timestamps(1000)
@@ -152,7 +153,7 @@ def test_ecn_is_off_by_default_and_neither_asked_for_nor_granted() -> None:
 def test_ecn_where_both_want_it() -> None:
     wire = Wire(tcp=TcpPolicy(ecn=True, nodelay=True))
     session = connect(wire)
-    peer = states.Peer(wire, session.local, port=80)
+    peer = Peer(wire, session.local, port=80)
     assert peer.expect("SEC").ecn == 0  # RFC 3168 6.1.1: no ECT in a SYN
     peer.send("SAE", options=builders.mss(1440))
     assert peer.expect("A").ecn == 0
