@@ -67,4 +67,7 @@ def test_port_0_is_not_answered() -> None:
     wire = Wire(shared=(packed("2001:db8:1::80"),))
     wire.send(builders.tcp(PEER, "2001:db8:1::80", 0, 80, "S", 7))
     wire.send(builders.tcp(PEER, "2001:db8:1::80", 40_000, 0, "S", 7))
+    _, peer = states.established(wire)
+    peer.send("S", remote_port=0)
+    peer.send("S", port=0)
     wire.expect_silence(1_000_000)

@@ -522,7 +522,7 @@ class Connection(ReceiveHalf):
         self, buf: bytes, base: int, offset: int, end: int, sport: int, dport: int, seq: int, bits: int, now: Micros
     ) -> None:
         """UM-33: a segment of our pair with other ports is not ours; ports are a validity check here."""
-        pure_syn = bits & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
+        pure_syn = bits & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN and sport and dport
         door = self.door
         if pure_syn and door is not None and door.on_second_syn(self, buf, base, offset, end, now):
             return
