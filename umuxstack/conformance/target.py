@@ -31,6 +31,7 @@ CONNECT_PORT: Final = 8080
 # Names for `[from NAME, to NAME]`; the interface identifiers are arbitrary, the prefixes for documentation.
 HERE: Final = Address(IPv6Address("fd3d:fa7b:d17d::1").packed)
 PREFIX: Final = Address(IPv6Address("fd00:db8:5::").packed)
+NAMES: Final = {"here": HERE}
 PEERS: Final = {
     "peer": Address(IPv6Address("2001:db8::1").packed),
     "other": Address(IPv6Address("2001:db8:0:7::2").packed),
@@ -69,7 +70,7 @@ class Target:
         self.sent: deque[Sent] = deque()
         self.capture: list[tuple[Micros, bytes]] = []
         self.link_up = True
-        self.names: dict[str, Address] = dict(PEERS)
+        self.names: dict[str, Address] = NAMES | PEERS
         self.flows: dict[tuple[bytes, int, bytes, int], Flow] = {}
         self.flow: Flow | None = None  # the one that packets without addresses belong to
         self.remote_port = 0  # the script's end of the next connection that it opens

@@ -16,6 +16,7 @@ RFC: Final = TcpPolicy(
     congestion="newreno",  # RFC 5681
     rto_initial=seconds(1),  # RFC 6298 2.1
     rto_min=seconds(1),  # RFC 6298 2.4
+    syn_retries=7,  # 183 s: RFC 9293 MUST-23 asks for at least 3 minutes
     delayed_ack=millis(200),  # RFC 5681 4.2: within 500 ms
     time_wait=seconds(240),  # RFC 9293 3.4.2: 2 MSL, MSL being 2 minutes
     soft_errors_abort=False,  # RFC 9293 MUST-56

@@ -467,7 +467,7 @@ class Connection(ReceiveHalf):
                 self.aux_at = Micros(now + self.policy.fin_wait_2)
                 self._arm()
         elif state == st.CLOSING:
-            self._time_wait(now)
+            self._time_wait(now, acknowledge=False)
             return False
         elif state == st.LAST_ACK:
             self.finish(Reason.CLOSED, now)
@@ -490,9 +490,10 @@ class Connection(ReceiveHalf):
         elif state == st.FIN_WAIT_2:
             self._time_wait(now)
 
-    def _time_wait(self, now: Micros) -> None:
+    def _time_wait(self, now: Micros, *, acknowledge: bool = True) -> None:
         """Enters TIME-WAIT: the session is over, a record stays for the peer's retransmitted FIN (UM-36)."""
-        self._send_ack(now)
+        if acknowledge or self.ack_now:
+            self._send_ack(now)
         self._enter(st.TIME_WAIT)
         self._leave_record(Reason.CLOSED, self.policy.time_wait, now, reset=False)
 
@@ -559,7 +560,7 @@ class Connection(ReceiveHalf):
         if flags & wire.ECE and ack > self.ecn_point and self.cc is not None:
             loss = self.loss
             if loss is None or not loss.phase:
-                self.cc.on_ecn(self.snd_nxt - self.snd_una, now)
+                self.cc.on_ecn(max(self.snd_nxt - self.snd_una, self.max_flight), now)
                 self.cwr_due = True
             self.ecn_point = self.snd_nxt
 

@@ -160,7 +160,8 @@ class Recovery(Emitter):
         gained = 0
         rtt = 0
         newest: Sent | None = None
-        for start, end in blocks:
+        # In order of sequence: of blocks in one ACK none came "after" another (RFC 8985 6.2 step 3).
+        for start, end in sorted(blocks):
             start = max(start, ack)
             if not start < end <= self.snd_nxt:
                 continue  # old, or of data that was never sent
@@ -314,6 +315,11 @@ class Recovery(Emitter):
             self._mark_lost(loss, board[0])
 
     def _enter_recovery(self, loss: Loss, flight: int, now: Micros) -> None:
+        """`flight`: bytes outstanding before the acknowledgement that told of the loss.
+
+        A batch of acknowledgements is worked off before anything is sent, so by then little may be outstanding; RFC
+        5681's FlightSize is what the last turn had left outstanding.
+        """
         self.ctx.counters.fast_retransmits += 1
         loss.phase = RECOVERY
         loss.point = self.snd_nxt
@@ -321,10 +327,19 @@ class Recovery(Emitter):
         loss.undo_bytes = 0
         cc = self.cc
         assert cc is not None
-        cc.on_loss(flight, now)
-        loss.prr_delivered = loss.prr_out = 0
-        loss.prr_flight = max(flight, self.mss)
-        loss.window = self.pipe + self.mss  # RFC 6937 3: "force a fast retransmit"
+        used = max(flight, self.max_flight)
+        cc.on_loss(used, now)
+        # What earlier acknowledgements of the same batch have delivered could not be replaced yet: that counts as
+        # delivered in recovery, as it would have been sent before.
+        loss.prr_delivered = used - flight
+        loss.prr_out = 0
+        loss.prr_flight = max(used, self.mss)
+        replace = loss.prr_delivered
+        if self.pipe > cc.ssthresh:
+            replace = -(-replace * cc.ssthresh // loss.prr_flight)
+        else:
+            replace = min(replace, cc.ssthresh - self.pipe)
+        loss.window = self.pipe + max(replace, self.mss)  # RFC 6937 3: "force a fast retransmit"
 
     def _proportional(self, loss: Loss, delivered: int, clean: bool) -> None:
         """RFC 6937 3.1: how much may be sent in answer to this acknowledgement."""
@@ -339,6 +354,10 @@ class Recovery(Emitter):
                 limit = max(limit, delivered) + self.mss
             allowed = min(cc.ssthresh - self.pipe, limit)
         loss.window = self.pipe + max(allowed, 0)
+        if not self.use_sack and loss.lost:
+            # RFC 6582 3.2 step 3: a partial ACK retransmits the first unacknowledged segment, whatever is in flight;
+            # without SACK nobody has told us that what the duplicates stand for has left the network.
+            loss.window = max(loss.window, self.pipe + self.mss)
         if not self.pipe and loss.window < self.mss:
             loss.window = self.mss  # nothing in flight: no acknowledgement would ever allow more
         self.touch()
@@ -370,10 +389,9 @@ class Recovery(Emitter):
         if not loss.probe_is_rexmit:
             loss.probe_end = 0
         elif ack > loss.probe_end:
-            flight = self.snd_nxt - self.snd_una
             loss.probe_end = 0
             if loss.phase == OPEN and self.cc is not None:
-                self.cc.on_loss(flight, now)
+                self.cc.on_loss(max(self.snd_nxt - self.snd_una, self.max_flight), now)
                 self.cc.on_recovery_end(now)
         elif duplicate and pure:
             loss.probe_end = 0  # both the original and the probe arrived
