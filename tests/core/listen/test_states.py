@@ -71,7 +71,7 @@ def test_a_client_s_listen_u_visits_every_state() -> None:
     states.syn_received(wire, waiting.address)
     walked.append(waiting.state_name)
     first = Peer(wire, waiting.address, port=50001)
-    first.connect()  # it replaces the candidate
+    first.connect()  # beside the candidate, of the same peer
     walked.append(waiting.state_name)
     second = Peer(wire, waiting.address, port=50002)
     second.connect()

@@ -104,7 +104,7 @@ class Model:
         assert len(answers) == 1, (door, living, before)
         peer.irs, peer.rcv_nxt = answers[0].seq, answers[0].seq + 1 & 0xFFFFFFFF
         if isinstance(door, ListenU):
-            if before and not living:  # UM-33: the newer SYN takes the candidate's place
+            if before and not living and door.grain == "session":  # UM-33: the newer SYN takes the candidate's place
                 self.half_open.remove(before[-1])
             racing = [half for half in self.half_open if half.door is door]
             if len(racing) >= 3:

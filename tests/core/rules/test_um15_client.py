@@ -428,6 +428,20 @@ def test_a_udp_service_serves_every_peer_from_its_one_address() -> None:
     end(wire)
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_no_datagram_goes_to_a_port_that_is_none(port: int) -> None:
+    """A bound socket sent to port 0."""
+    wire = Wire(shared=(address(SHARED),))
+    for where in (None, address(SERVICE), address(SHARED)):
+        socket = wire.stack.udp(wire.now, address=where)
+        with pytest.raises(BadArgument):
+            socket.send(b"x", wire.now, to=(address(PEER), port))
+        with pytest.raises(BadArgument):
+            socket.connect(address(PEER), port, wire.now)
+    assert wire.take() == []
+    end(wire)
+
+
 def test_udp_on_a_shared_address_goes_by_ports() -> None:
     wire = Wire(shared=(address(SHARED),))
     one = wire.stack.udp(wire.now, address=address(SHARED), port=53)

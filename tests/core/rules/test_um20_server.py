@@ -597,6 +597,23 @@ def test_client_grain_is_pinned_to_the_first_that_completes_a_handshake() -> Non
     end(wire)
 
 
+@pytest.mark.rule("UM-26.b", "UM-26.e")
+def test_a_browser_s_connections_may_begin_all_at_once() -> None:
+    """The second SYN took the first one's place, whose client then hung: it had its SYN-ACK already."""
+    wire = Wire()
+    door = listen_0(wire)
+    waiting = das(wire, door, grain="client")
+    peers = [Peer(wire, waiting.address, port=5000 + n) for n in range(4)]
+    for peer in peers:
+        peer.send("S")
+        peer.expect("SA")
+    for peer in reversed(peers):
+        peer.send("PA", b"%d" % peer.port)
+    sessions = [door.accept() for _ in peers]
+    assert [session.read(9, wire.now) for session in sessions if session] == [b"5003", b"5002", b"5001", b"5000"]
+    end(wire)
+
+
 @pytest.mark.rule("UM-26.b")
 def test_or_to_its_64() -> None:
     wire = Wire()

@@ -110,9 +110,12 @@ class ListenU(Door):
         self.candidates.append(half_open(self, self.ctx, pair, self.lease, syn, self.parent.policy, now))
 
     def on_second_syn(self, session: Session, buf: bytes, base: int, offset: int, end: int, now: Micros) -> bool:
-        """UM-33: half-open, the new SYN replaces the candidate; a client's further connections come in beside."""
+        """UM-33: half-open, the new SYN replaces the candidate; a client's further connections come in beside (UM-26).
+
+        Also those that begin before the first one's handshake is complete, as a browser's do.
+        """
         assert isinstance(session, Connection)
-        if session.state == st.SYN_RECEIVED:
+        if session.state == st.SYN_RECEIVED and self.grain == "session":
             syn = read_syn(self.ctx, buf, base, offset, end, 6, True)
             if syn is not None:
                 vanish(session, Reason.REPLACED, now)

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from umuxstack.core.address.lease import Lease
-from umuxstack.core.errors import Drop, MessageTooLong, NotConnected, Reason, SessionClosed
+from umuxstack.core.errors import BadArgument, Drop, MessageTooLong, NotConnected, Reason, SessionClosed
 from umuxstack.core.events import EventKind
 from umuxstack.core.network.endpoint import Endpoint, Receiver
 from umuxstack.core.session.context import Context
@@ -197,6 +197,7 @@ class UdpSocket(Endpoint):
     def connect(self, peer: Address, port: int, now: Micros) -> UdpSession | None:
         """One peer from now on. A session with it that exists already is kept, whatever its address (UM-18)."""
         self._check_open()
+        self._check_port(port)
         if self.binding is not None:
             self.binding.connect(peer, port)
             return None
@@ -219,6 +220,8 @@ class UdpSocket(Endpoint):
     ) -> None:
         """Sends one datagram: to the connected peer, or `to`. `source` picks among the socket's own addresses."""
         self._check_open()
+        if to is not None:
+            self._check_port(to[1])
         if len(data) > LARGEST:
             raise MessageTooLong(f"a datagram carries at most {LARGEST} bytes, not {len(data)}")
         if to is None:
@@ -318,6 +321,11 @@ class UdpSocket(Endpoint):
                 icmpv6.PORT_UNREACHABLE: Reason.PORT_UNREACHABLE,
             }.get(code, Reason.UNREACHABLE)
             self.ctx.wake(self)
+
+    @staticmethod
+    def _check_port(port: int) -> None:
+        if not 1 <= port <= 65535:
+            raise BadArgument(f"port is {port}; it is 1 to 65535")
 
     def _check_open(self) -> None:
         if self.closed:
