@@ -1,13 +1,14 @@
 """Throws packets at stacks until one falls, or until Ctrl-C.
 
-    python -m tests.fuzz.endless [--seed N] [--packets N]          round after round
-    python -m tests.fuzz.endless --seed N --round K [--packets N]  one round again
+python -m tests.fuzz.endless [--seed N] [--packets N]          round after round
+python -m tests.fuzz.endless --seed N --round K [--packets N]  one round again
 """
 
 import argparse
 import itertools
 import sys
 import time
+from contextlib import suppress
 
 from tests.fuzz.scene import play
 from umuxstack.testing.entropy import seed_of_run
@@ -25,14 +26,13 @@ def main(arguments: list[str]) -> int:
         print(f"{scene.inputs} packets in, {scene.outputs} out: nothing wrong")
         return 0
     began, packets = time.monotonic(), 0
-    try:
+    with suppress(KeyboardInterrupt):
         for number in itertools.count():
             packets += play(options.seed, number, options.packets).inputs
             if number % 10 == 9:
                 elapsed = time.monotonic() - began
                 print(f"{packets} packets in {number + 1} rounds, {packets / elapsed:.0f} a second", flush=True)
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,26 @@ from umuxstack.testing import builders
 from umuxstack.testing.decode import Seen
 
 NEAR: Final = (-70_000, -65_536, -1461, -2, -1, 0, 1, 2, 1428, 65_535, 65_536, 70_000, 1 << 20, 1 << 31, -(1 << 31))
-FLAGS: Final = ("S", "SA", "A", "A", "A", "PA", "PA", "FA", "FPA", "R", "RA", "F", "", "SF", "SFRPUECA", "UA", "SEC", "SAE")
+FLAGS: Final = (
+    "S",
+    "SA",
+    "A",
+    "A",
+    "A",
+    "PA",
+    "PA",
+    "FA",
+    "FPA",
+    "R",
+    "RA",
+    "F",
+    "",
+    "SF",
+    "SFRPUECA",
+    "UA",
+    "SEC",
+    "SAE",
+)
 WINDOWS: Final = (0, 1, 64, 1024, 65_535)
 HEADER: Final = 40
 
@@ -71,14 +90,22 @@ class Source:
         if random.random() < 0.1:
             return self.prefix[:8] + random.randbytes(8)  # nobody
         if random.random() < 0.02:
-            return random.choice((bytes(16), b"\xff\x02" + bytes(13) + b"\x01", bytes(15) + b"\x01", random.randbytes(16)))
+            return random.choice(
+                (bytes(16), b"\xff\x02" + bytes(13) + b"\x01", bytes(15) + b"\x01", random.randbytes(16))
+            )
         return random.choice(self.targets())
 
     def source(self) -> bytes:
         random = self.random
         if random.random() < 0.03:
             return random.choice(
-                (bytes(16), b"\xff\x02" + bytes(13) + b"\x01", bytes(15) + b"\x01", *self.targets()[:3], random.randbytes(16))
+                (
+                    bytes(16),
+                    b"\xff\x02" + bytes(13) + b"\x01",
+                    bytes(15) + b"\x01",
+                    *self.targets()[:3],
+                    random.randbytes(16),
+                )
             )
         return random.choice(self.peers)
 
@@ -123,7 +150,14 @@ class Source:
         return self._tcp(seen, flags, seen.ack, upto, options, payload)
 
     def _tcp(
-        self, seen: Seen, flags: str, seq: int, ack: int, options: bytes = b"", payload: bytes = b"", window: int = 65535
+        self,
+        seen: Seen,
+        flags: str,
+        seq: int,
+        ack: int,
+        options: bytes = b"",
+        payload: bytes = b"",
+        window: int = 65535,
     ) -> bytes:
         return builders.tcp(
             seen.destination, seen.source, seen.dport, seen.sport, flags, seq, ack, window, options, payload
@@ -187,7 +221,9 @@ class Source:
     def icmp(self) -> bytes:
         """Echo and its replies, errors about what was said, was not, or was said otherwise; and what no host sends."""
         random = self.random
-        kind = random.choice((1, 1, 1, 2, 2, 3, 4, 0, 5, 100, 127, 128, 128, 129, 129, 130, 133, 134, 135, 136, 137, 143, 255))
+        kind = random.choice(
+            (1, 1, 1, 2, 2, 3, 4, 0, 5, 100, 127, 128, 128, 129, 129, 130, 133, 134, 135, 136, 137, 143, 255)
+        )
         if kind >= 128:
             value = random.choice((1 << 16 | 1, 1 << 16 | 2, random.randrange(1 << 32)))
             return builders.icmp6(self.source(), self.target(), kind, random.randrange(3), value, random.randbytes(20))

@@ -29,7 +29,7 @@ REST: Final = minutes(20)  # after which nothing may be left: 8 retransmissions 
 
 def stream(key: bytes) -> bytes:
     """What whoever has this key sends, again and again."""
-    return Random(key).randbytes(PERIOD)  # noqa: S311  repeatable
+    return Random(key).randbytes(PERIOD)
 
 
 def cut(period: bytes, start: int, size: int) -> bytes:
@@ -173,7 +173,7 @@ class World:
 
     def connect(self, host: int, which: int, *, legacy: bool, nobody: bool) -> None:
         client = self.hosts[host]
-        server, address = self.open[which % len(self.open)]
+        _, address = self.open[which % len(self.open)]
         if nobody:
             address = Address(address[:8] + bytes(7) + b"\x99")
         source = client.stack.config.shared[0] if legacy else None
@@ -188,7 +188,9 @@ class World:
 
     def socket(self, host: int, *, service: bool) -> None:
         where = self.hosts[host]
-        address = Address(bytes.fromhex("20010db8") + bytes((0, host + 1)) + bytes(8) + b"\x00\x54") if service else None
+        address = (
+            Address(bytes.fromhex("20010db8") + bytes((0, host + 1)) + bytes(8) + b"\x00\x54") if service else None
+        )
         socket = self.tried(lambda: where.udp(address=address, port=53 if service else 0))
         if socket is not None:
             self.sockets.append((where, socket))
