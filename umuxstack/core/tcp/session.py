@@ -25,9 +25,11 @@ from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 
 IDLE: Final = seconds(2)  # before a session is packed
 
-# snd_nxt, rcv_nxt, snd_wnd, max_window, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, retransmits,
-# snd and rcv scale, flags, peer MSS, local, remote and shown port, cwnd, ssthresh, heard_at, ts_recent_at
-_PACKED: Final = Struct(">IIIIIIIIIIIBBBHHHHIIqq")
+# snd_nxt, rcv_nxt, snd_wnd, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, seconds since
+# heard, retransmits, peer MSS, local, remote and shown port, both scales, flags: 60 bytes, so that with what Python
+# adds to them they fit a block of 96
+_PACKED: Final = Struct(">IIIIIIIIIIIIHHHHHBB")
+_SECOND: Final = 1_000_000
 _TIMESTAMPS: Final = 1
 _SACK: Final = 2
 _ECN: Final = 4
@@ -210,25 +212,22 @@ class TcpSession(Waitable):
             tcb.snd_nxt & MASK,
             tcb.rcv_nxt & MASK,
             min(tcb.snd_wnd, _LIMIT),
-            min(tcb.max_window, _LIMIT),
             tcb.rcv_adv - tcb.rcv_nxt,
             tcb.rcv_limit,
             tcb.ts_recent,
             min(tcb.srtt, _LIMIT),
             min(tcb.rttvar, _LIMIT),
             min(tcb.min_rtt, _LIMIT),
-            min(tcb.retransmits, _LIMIT),
-            tcb.snd_wscale,
-            tcb.rcv_wscale,
-            tcb.use_ts * _TIMESTAMPS | tcb.use_sack * _SACK | tcb.use_ecn * _ECN | tcb.owns_lease * _OWNS_LEASE,
+            min(cc.cwnd, _LIMIT),
+            min(cc.ssthresh, _LIMIT),
+            min(tcb.heard_at // _SECOND, _LIMIT),
+            min(tcb.retransmits, 0xFFFF),
             tcb.peer_mss,
             tcb.local_port,
             tcb.remote_port,
             tcb.port,
-            min(cc.cwnd, _LIMIT),
-            min(cc.ssthresh, _LIMIT),
-            tcb.heard_at,
-            tcb.ts_recent_at,
+            tcb.snd_wscale << 4 | tcb.rcv_wscale,
+            tcb.use_ts * _TIMESTAMPS | tcb.use_sack * _SACK | tcb.use_ecn * _ECN | tcb.owns_lease * _OWNS_LEASE,
         )
         self._door = tcb.door
         self.ctx.demux.pairs[self.pair] = self
@@ -249,10 +248,10 @@ class TcpSession(Waitable):
 
     def _unpack(self, packed: bytes) -> "SleepyConnection":
         (
-            snd_nxt, rcv_nxt, snd_wnd, max_window, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, retransmits,
-            snd_wscale, rcv_wscale, flags, peer_mss, local_port, remote_port, port, cwnd, ssthresh, heard_at,
-            ts_recent_at,
+            snd_nxt, rcv_nxt, snd_wnd, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, heard,
+            retransmits, peer_mss, local_port, remote_port, port, scales, flags,
         ) = _PACKED.unpack(packed)  # fmt: skip
+        heard_at = Micros(heard * _SECOND)
         ctx = self.ctx
         policy = ctx.config.tcp
         tcb = SleepyConnection(ctx, self.pair, self.lease, local_port, remote_port, heard_at, policy)
@@ -262,10 +261,11 @@ class TcpSession(Waitable):
         tcb.snd_una = tcb.snd_nxt = tcb.snd_wl2 = snd_nxt
         tcb.rcv_nxt = tcb.last_ack_sent = tcb.snd_wl1 = rcv_nxt
         tcb.rcv_adv = rcv_nxt + offered
-        tcb.snd_wnd, tcb.max_window, tcb.rcv_limit = snd_wnd, max_window, rcv_limit
-        tcb.snd_wscale, tcb.rcv_wscale = snd_wscale, rcv_wscale
+        tcb.snd_wnd = tcb.max_window = snd_wnd
+        tcb.rcv_limit = rcv_limit
+        tcb.snd_wscale, tcb.rcv_wscale = scales >> 4, scales & 15
         tcb.use_ts, tcb.use_sack, tcb.use_ecn = bool(flags & _TIMESTAMPS), bool(flags & _SACK), bool(flags & _ECN)
-        tcb.ts_recent, tcb.ts_recent_at = ts_recent, ts_recent_at
+        tcb.ts_recent, tcb.ts_recent_at = ts_recent, heard_at
         tcb.srtt, tcb.rttvar, tcb.min_rtt, tcb.retransmits = srtt, rttvar, min_rtt, retransmits
         tcb.peer_mss = peer_mss
         tcb.waken(heard_at)
