@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from umuxstack.cli.common import OK, USAGE, Commands, Failure, add_command
 
 if TYPE_CHECKING:
+    from ipaddress import IPv6Interface, IPv6Network
+
     from umuxstack.cable import CableEnd
     from umuxstack.driver.links.impair import Impairment, PipeStatistics
     from umuxstack.driver.links.patch import Patch
@@ -64,10 +66,12 @@ def _link(arguments: argparse.Namespace) -> int:
     except BadArgument as error:
         raise Failure(str(error), code=USAGE) from None
     ends = [_end(arguments, end) for end in ("a", "b")]
+    if arguments.seconds is not None and not arguments.seconds >= 0:
+        raise Failure(f"--for: {arguments.seconds} is no time", "write seconds, as 2.5", USAGE)
     try:
         statistics = trio.run(_run, arguments, ends, faults)
-    except* TunError as group:
-        raise Failure(str(group.exceptions[0])) from None
+    except TunError as error:  # before there is a cable; it carries on whatever happens to it later
+        raise Failure(error.strerror or str(error)) from None
     _report(arguments, statistics)
     return OK
 
@@ -110,12 +114,21 @@ def _report(arguments: argparse.Namespace, statistics: "tuple[PipeStatistics, Pi
 
 
 def _end(arguments: argparse.Namespace, end: str) -> "CableEnd":
+    from ipaddress import IPv6Interface, IPv6Network
+
     from umuxstack.cable import CableEnd
 
     name, _, namespace = getattr(arguments, end).partition("@")
-    return CableEnd(
-        name, namespace or None, tuple(getattr(arguments, f"{end}_address")), tuple(getattr(arguments, f"{end}_route"))
-    )
+    addresses = tuple(_text(f"{end}-address", text, IPv6Interface) for text in getattr(arguments, f"{end}_address"))
+    routes = tuple(_text(f"{end}-route", text, IPv6Network) for text in getattr(arguments, f"{end}_route"))
+    return CableEnd(name, namespace or None, addresses, routes)
+
+
+def _text(option: str, text: str, shape: "type[IPv6Interface] | type[IPv6Network]") -> str:
+    try:
+        return str(shape(text))
+    except ValueError as error:
+        raise Failure(f"--{option}: {text!r}: {error}", "write IPv6, as 2001:db8:a::1/64", USAGE) from None
 
 
 def _impairment(arguments: argparse.Namespace, direction: int) -> "Impairment":
