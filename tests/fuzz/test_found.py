@@ -6,10 +6,10 @@ from tests.fuzz.packets import repaired
 from umuxstack.core.errors import Drop
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.session import TcpSession
-from umuxstack.core.units import Address
+from umuxstack.core.units import Address, minutes
 from umuxstack.testing import builders, states
 from umuxstack.testing.builders import packed
-from umuxstack.testing.peer import PEER
+from umuxstack.testing.peer import PEER, Peer
 from umuxstack.testing.wire import Wire
 
 
@@ -71,3 +71,17 @@ def test_port_0_is_not_answered() -> None:
     peer.send("S", remote_port=0)
     peer.send("S", port=0)
     wire.expect_silence(1_000_000)
+
+
+@pytest.mark.rule("UM-7.b")
+def test_a_service_that_closes_over_a_session_that_was_reset_in_its_queue_keeps_no_address() -> None:
+    """Such a session counts no more, but stood in the queue: the lease was neither ended nor retired, and stayed."""
+    wire = Wire()
+    service = wire.stack.listen(wire.now, address=Address(packed("2001:db8:1::53")), port=80)
+    peer = Peer(wire, "2001:db8:1::53", remote_port=80)
+    peer.connect()
+    peer.send("R")
+    service.close(wire.now)
+    wire.advance(minutes(3))
+    assert [lease.name for lease in wire.stack.leases()] == []
+    assert not any(wire.stack.leftovers().values())

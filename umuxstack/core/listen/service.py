@@ -105,7 +105,7 @@ class ServiceListener(Listener):
         for session in list(self.half_open):
             if session.state == st.SYN_RECEIVED:
                 vanish(session, Reason.PARENT_CLOSED, now)
-        if not self.sessions and not self.queue:
-            ctx.end_lease(self.lease, now)
-        elif self.sessions:
+        if self.sessions:  # queued ones that have ended already are not among them
             ctx.retire(self.lease, now)
+        else:
+            ctx.end_lease(self.lease, now)
