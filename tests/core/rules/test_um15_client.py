@@ -336,6 +336,20 @@ def test_an_ea_that_sent_to_a_group_receives_from_any_source() -> None:
     end(wire)
 
 
+@pytest.mark.rule("UM-18.e", "UM-18.f")
+def test_senders_that_are_remembered_have_a_bound() -> None:
+    """An EA that sent to a group remembered every source that ever answered; forged ones cost memory without end."""
+    wire = Wire()
+    socket = wire.stack.udp(wire.now)
+    source = udp_sent(wire, socket, "ff05::77", 53)
+    for number in range(6000):
+        wire.send(builders.udp(f"2001:db8:2::{number:x}", source, 5, 1))
+    assert len(socket.routes) <= 4097
+    assert udp_sent(wire, socket, OTHER, 5) == source
+    assert len(socket.queue) == 6000
+    end(wire)
+
+
 @pytest.mark.rule("UM-18.f")
 def test_a_reply_leaves_from_the_address_that_the_datagram_was_sent_to() -> None:
     wire = Wire()

@@ -319,6 +319,21 @@ def test_pieces_that_cannot_be_are_counted(piece: bytes, offset: int, more: bool
     end(wire)
 
 
+@pytest.mark.rule("UM-37.d", "RFC 8200 4.5", "RFC 7112 5")
+@pytest.mark.parametrize("size", [8, 16, 24])
+def test_a_first_fragment_without_all_headers_is_discarded(size: int) -> None:
+    wire = Wire()
+    socket = udp_service(wire)
+    options = [builders.destination_options(builders.option(0x1E, bytes(12)))]
+    whole = builders.udp(PEER, SERVICE, 999, 53, bytes(40), extensions=options)
+    first = builders.fragment(whole, whole[40 : 40 + size], 0, True)
+    with dropped(wire, Drop.BAD_EXTENSION, int(size < 24)):
+        wire.send(first, builders.fragment(whole, whole[40 + size :], size, False))
+    assert socket.readable == (size == 24)
+    wire.advance(seconds(61))
+    end(wire)
+
+
 @pytest.mark.rule("UM-37.d", "RFC 8200 4.5", "RFC 8021")
 def test_what_is_larger_than_the_path_leaves_in_fragments_and_what_fits_does_not() -> None:
     wire = Wire()

@@ -10,7 +10,8 @@ from typing import Final
 
 from umuxstack.core.counters import Counters
 from umuxstack.core.errors import Drop
-from umuxstack.core.units import NEVER, Micros, seconds
+from umuxstack.core.units import NEVER, TCP, Micros, seconds
+from umuxstack.core.wire import extension
 
 TIMEOUT: Final = seconds(60)  # RFC 8200 4.5: "within 60 seconds of the reception of the first-arriving fragment"
 PER_PAIR: Final = 128 * 1024
@@ -81,6 +82,9 @@ class Reassembly:
         if not data or (more and len(data) % 8) or start + len(data) + (offset - base - 40) > 65535:
             drops[Drop.BAD_EXTENSION] += 1
             return None
+        if start == 0 and not _has_all_headers(_joined(buf[base:offset], where - base, buf[offset], data)):
+            drops[Drop.BAD_EXTENSION] += 1  # RFC 8200 4.5, RFC 7112 5: "that fragment should be discarded"
+            return None
         pair = buf[base + 8 : base + 40]
         key = pair + buf[offset + 4 : offset + 8]
         partial = self._partials.get(key)
@@ -144,6 +148,12 @@ class Reassembly:
     def _forget(self, key: bytes) -> None:
         partial = self._partials.pop(key)
         self._release(key[:32], partial)
+
+
+def _has_all_headers(packet: bytes) -> bool:
+    """Whether a first fragment includes "all headers through an Upper-Layer header" (RFC 8200 4.5)."""
+    status, protocol, upper, _ = extension.walk(packet, 0, len(packet))
+    return status != extension.TRUNCATED and upper + (20 if protocol == TCP else 8) <= len(packet)
 
 
 def _joined(unfragmentable: bytes, where: int, next_header: int, data: bytes) -> bytes:

@@ -22,6 +22,7 @@ from umuxstack.core.wire import udp as wire
 from umuxstack.core.wire.checksum import checksum_ok, complement, pseudo_sum, sum16
 
 LARGEST: Final = 65535 - 8
+MAX_ROUTES: Final = 4096  # senders that a socket remembers beside those it spoke to first: forged ones are free
 QUEUE_BYTES: Final = 256 * 1024  # received and not read, per socket
 
 
@@ -112,7 +113,9 @@ class UdpSession(Session):
             self.ctx.drop(Drop.OTHER_PORTS)
             return
         self.used_at = now
-        self.socket.routes[(buf[base + 8 : base + 24], sport)] = self  # a reply to it leaves from here (UM-18)
+        routes, sender = self.socket.routes, (buf[base + 8 : base + 24], sport)
+        if sender in routes or len(routes) < MAX_ROUTES + len(self.socket.sessions):
+            routes[sender] = self  # a reply to it leaves from here (UM-18)
         self.socket.deliver(buf, base, sport, dport, data)
 
     def on_icmp_error(
