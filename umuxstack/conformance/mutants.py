@@ -238,7 +238,10 @@ MUTANTS: Final = (
         "window-never-closes", "the window field is always 65535", _set(Emitter, "_window", _full_window), "rfc7323"
     ),
     Mutant(
-        "persist-never-probes", "a shut window is never probed", _set(send.SendHalf, "_persist", _give_up_probing), "persist"
+        "persist-never-probes",
+        "a shut window is never probed",
+        _set(send.SendHalf, "_persist", _give_up_probing),
+        "persist",
     ),
     Mutant("keepalive-never-probes", "no keep-alives", _set(connection.Connection, "_aux", _nothing), "keepalive"),
     Mutant("keepalive-by-default", "keep-alive is on unasked", _flip(keepalive=True), "keepalive"),
@@ -281,8 +284,7 @@ def report(files: Sequence[Path], say: Callable[..., None]) -> bool:
     for mutant in MUTANTS:
         verdict = judge(mutant, healthy, settings)
         survivors += not verdict.noticed_by
-        say(
-            f"{'noticed ' if verdict.noticed_by else 'SURVIVED'} {mutant.name:28} {mutant.what}: {verdict.noticed_by or '-'}"
-        )
+        fate = "noticed " if verdict.noticed_by else "SURVIVED"
+        say(f"{fate} {mutant.name:28} {mutant.what}: {verdict.noticed_by or '-'}")
     say(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} noticed")
     return survivors == 0

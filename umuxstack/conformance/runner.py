@@ -445,6 +445,8 @@ class Runner:
             names.update(tcpinfo.of_stack(self.calls))
             current = self.calls.current
             session = None if current is None else current.session
+            flow = self.target.flow
+            names["isn"] = 0 if flow is None or flow.live_local is None else flow.live_local  # as it is on the wire
             names["state"] = "CLOSED" if session is None else session.state_name
             names["reason"] = "NONE" if session is None else session.end_reason.name
         text = code.text.replace("\\\n", "\n") if ";" in code.text else code.text

@@ -164,6 +164,7 @@ class Target:
 
     def connect(self, peer: Address, port: int, source: Address, local_port: int, policy: TcpPolicy) -> TcpSession:
         """An active open from a port of the caller's choice (0: any), with a policy of its own. Raises LocalError."""
+        self.stack._check_peer(peer, port)
         mux = self.stack._shared[source]
         if not local_port:
             local_port = mux.choose_port(peer, port)

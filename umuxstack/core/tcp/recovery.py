@@ -8,11 +8,10 @@ of bytes on the board that are neither SACKed nor lost.
 
 from typing import Final
 
-from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Reason
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import LOSS, OPEN, PHASES, RECOVERY, RateSample
-from umuxstack.core.tcp.emit import Emitter
+from umuxstack.core.tcp.scoreboard import Scoreboard
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import IN_FLIGHT, LOST, PERSIST, PROBE, REORDER, RTO, SACKED, Loss, Sent
 from umuxstack.core.units import NEVER, Micros, millis
@@ -21,7 +20,7 @@ _PEER_ACK_DELAY: Final = millis(200)  # RFC 8985 7.2's WCDelAckT
 _MIN_PROBE: Final = millis(2)  # a tail loss probe is not worth less
 
 
-class Recovery(Emitter):
+class Recovery(Scoreboard):
     """Scoreboard and retransmission timer."""
 
     __slots__ = ()
@@ -123,77 +122,6 @@ class Recovery(Emitter):
             self._trace(
                 "acked", ack - self.iss, cc.cwnd, cc.ssthresh, self.pipe, self.srtt, self.rttvar, rtt, PHASES[phase]
             )
-
-    def _later(self, one: Sent | None, other: Sent) -> Sent:
-        """The one that was transmitted later (RFC 8985 6.1)."""
-        if one is None or (other.at, other.end) > (one.at, one.end):
-            return other
-        return one
-
-    def _measured(self, rtt: int) -> None:
-        """RFC 6298 2, in integers: SRTT and RTTVAR in microseconds."""
-        if not self.srtt:
-            self.srtt = rtt
-            self.rttvar = rtt // 2
-            self.min_rtt = rtt
-        else:
-            self.rttvar += (abs(self.srtt - rtt) - self.rttvar) // 4
-            self.srtt += (rtt - self.srtt) // 8
-            if rtt < self.min_rtt:
-                self.min_rtt = rtt
-        self._set_rto(self.policy)
-
-    def _set_rto(self, policy: TcpPolicy) -> None:
-        """RFC 6298 2.3 and 2.4."""
-        rto = self.srtt + max(4 * self.rttvar, policy.rto_variance_min) + policy.rto_slop
-        self.rto = Micros(min(max(rto, policy.rto_min), policy.rto_max))
-
-    def _mark_sacked(
-        self, loss: Loss, blocks: list[tuple[int, int]], ack: int, now: Micros
-    ) -> tuple[int, Sent | None, int]:
-        """Returns newly SACKed bytes, the latest transmitted range among them, and a round-trip time or 0."""
-        board = self.board
-        first = blocks[0]
-        if first[1] <= ack or (len(blocks) > 1 and blocks[1][0] <= first[0] and first[1] <= blocks[1][1]):
-            self._duplicate_reported(loss, first, now)  # DSACK, RFC 2883 4
-            blocks = blocks[1:]
-        gained = 0
-        rtt = 0
-        newest: Sent | None = None
-        # In order of sequence: of blocks in one ACK none came "after" another (RFC 8985 6.2 step 3).
-        for start, end in sorted(blocks):
-            start = max(start, ack)
-            if not start < end <= self.snd_nxt:
-                continue  # old, or of data that was never sent
-            index = 0
-            while index < len(board):
-                sent = board[index]
-                index += 1
-                if sent.end <= start or sent.state == SACKED:
-                    continue
-                if sent.start >= end:
-                    break
-                if sent.start < start:
-                    board.insert(index, sent.split(start))
-                    continue
-                if sent.end > end:
-                    board.insert(index, sent.split(end))
-                length = sent.end - sent.start
-                gained += length
-                loss.sacked += length
-                if sent.state == IN_FLIGHT:
-                    self.pipe -= length
-                else:
-                    loss.lost -= length
-                if not sent.rexmit:
-                    rtt = now - sent.at
-                    if sent.end < loss.high_sacked:
-                        loss.reordering = True  # it came after something sent later
-                sent.state = SACKED
-                newest = self._later(newest, sent)
-            if end > loss.high_sacked:
-                loss.high_sacked = end
-        return gained, newest, rtt
 
     def _duplicate_reported(self, loss: Loss, block: tuple[int, int], now: Micros) -> None:
         """The peer got `block` twice: a retransmission of ours was needless, or the network duplicated."""

@@ -1,0 +1,91 @@
+"""The scoreboard: which ranges were SACKed, which was sent last, and how long a round trip takes.
+
+RFC 2018, 2883, 6675 (blocks), 8985 6.1 (order of transmission), 6298 2 (SRTT, RTTVAR, RTO). Decides nothing about
+loss. Invariant: the board's ranges are disjoint and in the order of sequence numbers.
+"""
+
+from umuxstack.core.config import TcpPolicy
+from umuxstack.core.tcp.emit import Emitter
+from umuxstack.core.tcp.tcb import IN_FLIGHT, SACKED, Loss, Sent
+from umuxstack.core.units import Micros
+
+
+class Scoreboard(Emitter):
+    """What acknowledgements say of each range."""
+
+    __slots__ = ()
+
+    def _later(self, one: Sent | None, other: Sent) -> Sent:
+        """The one that was transmitted later (RFC 8985 6.1)."""
+        if one is None or (other.at, other.end) > (one.at, one.end):
+            return other
+        return one
+
+    def _measured(self, rtt: int) -> None:
+        """RFC 6298 2, in integers: SRTT and RTTVAR in microseconds."""
+        if not self.srtt:
+            self.srtt = rtt
+            self.rttvar = rtt // 2
+            self.min_rtt = rtt
+        else:
+            self.rttvar += (abs(self.srtt - rtt) - self.rttvar) // 4
+            self.srtt += (rtt - self.srtt) // 8
+            if rtt < self.min_rtt:
+                self.min_rtt = rtt
+        self._set_rto(self.policy)
+
+    def _set_rto(self, policy: TcpPolicy) -> None:
+        """RFC 6298 2.3 and 2.4."""
+        rto = self.srtt + max(4 * self.rttvar, policy.rto_variance_min) + policy.rto_slop
+        self.rto = Micros(min(max(rto, policy.rto_min), policy.rto_max))
+
+    def _mark_sacked(
+        self, loss: Loss, blocks: list[tuple[int, int]], ack: int, now: Micros
+    ) -> tuple[int, Sent | None, int]:
+        """Returns newly SACKed bytes, the latest transmitted range among them, and a round-trip time or 0."""
+        board = self.board
+        first = blocks[0]
+        if first[1] <= ack or (len(blocks) > 1 and blocks[1][0] <= first[0] and first[1] <= blocks[1][1]):
+            self._duplicate_reported(loss, first, now)  # DSACK, RFC 2883 4
+            blocks = blocks[1:]
+        gained = 0
+        rtt = 0
+        newest: Sent | None = None
+        # In order of sequence: of blocks in one ACK none came "after" another (RFC 8985 6.2 step 3).
+        for start, end in sorted(blocks):
+            start = max(start, ack)
+            if not start < end <= self.snd_nxt:
+                continue  # old, or of data that was never sent
+            index = 0
+            while index < len(board):
+                sent = board[index]
+                index += 1
+                if sent.end <= start or sent.state == SACKED:
+                    continue
+                if sent.start >= end:
+                    break
+                if sent.start < start:
+                    board.insert(index, sent.split(start))
+                    continue
+                if sent.end > end:
+                    board.insert(index, sent.split(end))
+                length = sent.end - sent.start
+                gained += length
+                loss.sacked += length
+                if sent.state == IN_FLIGHT:
+                    self.pipe -= length
+                else:
+                    loss.lost -= length
+                if not sent.rexmit:
+                    rtt = now - sent.at
+                    if sent.end < loss.high_sacked:
+                        loss.reordering = True  # it came after something sent later
+                sent.state = SACKED
+                newest = self._later(newest, sent)
+            if end > loss.high_sacked:
+                loss.high_sacked = end
+        return gained, newest, rtt
+
+    def _duplicate_reported(self, loss: Loss, block: tuple[int, int], now: Micros) -> None:
+        """The peer got `block` twice; recovery.py draws the conclusions."""
+        raise AssertionError
