@@ -28,6 +28,7 @@ LONGER_FUNCTIONS: Final = {
     "umuxstack/core/tcp/connection.py _segment": "RFC 9293 3.10.7.4 in its order",
     "umuxstack/core/tcp/recovery.py _on_ack": "one acknowledgment, check by check",
     "umuxstack/core/tcp/send.py _send_new": "one loop; each part would need all of its state",
+    "umuxstack/host.py open_host": "the public way in: its arguments and what they mean are half of it",
     "umuxstack/core/tcp/tcb.py __init__": "a declaration of every variable, with its unit",
 }
 

@@ -219,18 +219,16 @@ def as_markdown(table: Table) -> Iterator[str]:
     yield ""
     yield "## RFC clauses that tests name"
     yield ""
-    yield "| clause | tests |"
-    yield "|---|---|"
-    yield from (f"| {name} | {len(tests)} |" for name, tests in table.references().items())
+    yield ", ".join(table.references()) + "."
 
 
 def _cell(table: Table, clause: str) -> str:
-    tests = table.of_clause(clause)
-    if not tests:
+    """The files, not the tests in them: so the page changes when something moves, and not with every new test."""
+    files = sorted({test.partition("::")[0] for test in table.of_clause(clause)})
+    if not files:
         reason = table.reason_for_later(clause)
         return f"later: {reason}" if reason else "**no test**"
-    shown = "<br>".join(f"`{test.removeprefix('tests/')}`" for test in tests[:3])
-    return f"{shown}<br>and {len(tests) - 3} more" if len(tests) > 3 else shown
+    return "<br>".join(f"[{file.removeprefix('tests/')}](../{file})" for file in files)
 
 
 def _root(start: Path) -> Path:
