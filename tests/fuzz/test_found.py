@@ -6,9 +6,10 @@ from tests.fuzz.packets import repaired
 from umuxstack.core.errors import Drop
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.session import TcpSession
-from umuxstack.core.units import Address, minutes
+from umuxstack.core.units import Address, minutes, seconds
 from umuxstack.testing import builders, states
 from umuxstack.testing.builders import packed
+from umuxstack.testing.network import Network
 from umuxstack.testing.peer import PEER, Peer
 from umuxstack.testing.wire import Wire
 
@@ -85,3 +86,22 @@ def test_a_service_that_closes_over_a_session_that_was_reset_in_its_queue_keeps_
     wire.advance(minutes(3))
     assert [lease.name for lease in wire.stack.leases()] == []
     assert not any(wire.stack.leftovers().values())
+
+
+@pytest.mark.rule("UM-35.v")
+def test_each_session_behind_one_narrow_path_hears_of_it() -> None:
+    """What one session learns of a path is kept for the peer's /64. An older session to another address there was told
+    the same, had it for no news, and went on with segments that cannot pass."""
+    with Network() as net:
+        client, server = net.hosts("client", "server")
+        pairs = [net.established(client, server) for _ in range(3)]
+        for ours, _ in pairs:
+            client.write(ours, bytes(1000))
+        net._flush()
+        for ours, _ in pairs:
+            quoted = builders.tcp(ours.local, ours.remote, 1, 1, "A", ours.tcb.snd_una, payload=bytes(1000))
+            net.inject(builders.packet_too_big("2001:db8:ffff::1", quoted, 1300))
+        assert [ours.statistics().snd_mss for ours, _ in pairs] == [1300 - 60 - 12] * 3
+        net.run_for(seconds(1))
+        for _, theirs in pairs:
+            assert server.read(theirs) == bytes(1000)

@@ -106,6 +106,7 @@ class Reassembly:
             # including those not yet received: the empty record stays until its time is over.
             drops[Drop.FRAGMENT_OVERLAP] += 1
             self._release(pair, partial)
+            self._charge(pair, partial, OVERHEAD)  # less than before: it had a piece
             partial.poisoned = True
             partial.pieces.clear()
             return None
@@ -121,9 +122,7 @@ class Reassembly:
             if oldest == key:
                 return None
         partial.pieces[start] = data
-        partial.cost += cost
-        self._by_pair[pair] = self._by_pair.get(pair, 0) + cost
-        self._used += cost
+        self._charge(pair, partial, cost)
         if start == 0:
             partial.first = buf[base:offset]
             partial.next_header = buf[offset]
@@ -135,6 +134,11 @@ class Reassembly:
         first, next_header = partial.first, partial.next_header
         self._forget(key)
         return _joined(first, where - base, next_header, whole)
+
+    def _charge(self, pair: bytes, partial: _Partial, cost: int) -> None:
+        partial.cost += cost
+        self._by_pair[pair] = self._by_pair.get(pair, 0) + cost
+        self._used += cost
 
     def _release(self, pair: bytes, partial: _Partial) -> None:
         self._used -= partial.cost
