@@ -5,8 +5,8 @@ from typing import Final
 
 import attrs
 
-from benchmarks import core_alone, core_path, traffic
-from benchmarks.harness import KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP, Arena
+from benchmarks import core_alone, core_path, pytcp_side, traffic
+from benchmarks.harness import KERNEL, KERNEL_TRIO, PYTCP, UMUX, UMUX_LOOP, Arena
 
 HIGHER: Final = "higher"
 LOWER: Final = "lower"
@@ -29,6 +29,7 @@ class Measurement:
 
 
 STACKS: Final = (KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP)
+BULK_STACKS: Final = (*STACKS, PYTCP) if pytcp_side.installed() else STACKS
 SAME_PROGRAM: Final = {UMUX: KERNEL_TRIO}  # what a variant is also compared with, like with like
 
 
@@ -38,8 +39,8 @@ def both(goal: float) -> dict[str, float]:
 
 
 CATALOGUE: Final = (
-    Measurement("bulk_in", "bulk in", "Gbit/s", HIGHER, STACKS, traffic.bulk_in, both(0.85)),
-    Measurement("bulk_out", "bulk out", "Gbit/s", HIGHER, STACKS, traffic.bulk_out, both(0.7)),
+    Measurement("bulk_in", "bulk in", "Gbit/s", HIGHER, BULK_STACKS, traffic.bulk_in, both(0.85)),
+    Measurement("bulk_out", "bulk out", "Gbit/s", HIGHER, BULK_STACKS, traffic.bulk_out, both(0.7)),
     Measurement(
         "connect_in", "connect, byte each way, close: to us", "per s", HIGHER, STACKS, traffic.connect_in, both(0.7)
     ),

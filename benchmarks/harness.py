@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import attrs
 import trio
 
-from benchmarks import kernel_side, loop_side, trio_side
+from benchmarks import kernel_side, loop_side, pytcp_side, trio_side
 from benchmarks.kernel_side import PORT, Target
 from benchmarks.trio_side import kernel_address
 from benchmarks.workers import Channel, Message, Worker
@@ -28,11 +28,13 @@ KERNEL: Final = "kernel"
 KERNEL_TRIO: Final = "kernel, trio"
 UMUX: Final = "umux"
 UMUX_LOOP: Final = "umux, bare loop"
+PYTCP: Final = "PyTCP"
 VARIANTS: Final = {
     KERNEL: "plain Python with epoll on the kernel's sockets, over veth: the base line",
     KERNEL_TRIO: "a trio program on the kernel's sockets, over veth",
     UMUX: "the same trio program on this stack's Host, on a TUN: what users get",
     UMUX_LOOP: "a bare loop around this stack's core, on a TUN: without the driver",
+    PYTCP: "another TCP in Python, on a TAP; if it is installed",
 }
 
 _PLAIN: Final[dict[str, dict[str, Callable[..., None]]]] = {
@@ -50,6 +52,7 @@ _PLAIN: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "answer one": loop_side.answer,
         "connect": loop_side.connect,
     },
+    PYTCP: {"sink": pytcp_side.sink, "source": pytcp_side.source},
 }
 _TRIO: Final[dict[str, Callable[..., Awaitable[None]]]] = {
     "sink": trio_side.sink,
@@ -107,7 +110,7 @@ class Arena:
         kernel = variant in (KERNEL, KERNEL_TRIO)
         self._serial += 1
         profile = None
-        if self._profiles is not None and not kernel:
+        if self._profiles is not None and variant in (UMUX, UMUX_LOOP):
             profile = self._profiles / f"{self._serial:03}-{variant.replace(', ', '-').replace(' ', '-')}-{role}.prof"
         namespace = self._subjects if kernel else self._peers
         if variant == KERNEL:
@@ -126,7 +129,9 @@ class Arena:
     @staticmethod
     def peer_target(variant: str) -> Target:
         """Where a subject reaches its peer."""
-        return (VETH_PEER if variant in (KERNEL, KERNEL_TRIO) else kernel_address(0), PORT)
+        if variant in (KERNEL, KERNEL_TRIO):
+            return (VETH_PEER, PORT)
+        return (pytcp_side.KERNELS if variant == PYTCP else kernel_address(0), PORT)
 
 
 def _run(
