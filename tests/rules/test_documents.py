@@ -1,9 +1,13 @@
 """What the documentation must say, and that what it points to is there."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+
+import umuxstack
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,3 +47,14 @@ def test_the_price_of_silence_is_told() -> None:
 
 def test_an_ssa_is_called_what_it_is() -> None:
     assert paragraphs_with("operation.md", "bearer token", "clear text", "on the path")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_the_documents_compiles_and_uses_names_that_exist(path: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "umuxstack":
+                assert hasattr(umuxstack, node.attr), node.attr
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("umuxstack", "tun"):
+                module = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
