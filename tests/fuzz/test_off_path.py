@@ -8,6 +8,7 @@ silence, whatever it sends (tests/fuzz/test_receive.py throws everything there i
 from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import Any
 
 import attrs
 import pytest
@@ -38,12 +39,12 @@ class Victim:
     ports: tuple[int, int]  # ours, theirs
     mss: int
 
-    def forged(self, flags: str, seq: int, ack: int = 0, payload: bytes = b"", **fields: object) -> bytes:
+    def forged(self, flags: str, seq: int, ack: int = 0, payload: bytes = b"", **fields: Any) -> bytes:
         """A segment that seems to come from its peer."""
         theirs, ours = self.ports[1], self.ports[0]
         return builders.tcp(
             self.session.remote, self.session.local, theirs, ours, flags, seq, ack, payload=payload, **fields
-        )  # type: ignore[arg-type]
+        )
 
     def challenging(self) -> bytes:
         """What is answered with a challenge ACK."""

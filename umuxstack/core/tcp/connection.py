@@ -18,7 +18,7 @@ from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
-from umuxstack.core.tcp.tcb import HANDSHAKE, LOST, PERSIST, Loss
+from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, Loss
 from umuxstack.core.units import NEVER, TCP, Address, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
