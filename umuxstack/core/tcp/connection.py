@@ -661,7 +661,7 @@ class Connection(ReceiveHalf):
         """FIN-WAIT-2 of an orphan is over, or a keep-alive is due (RFC 9293 3.8.4)."""
         policy = self.policy
         if self.state == st.FIN_WAIT_2 and self.orphan:
-            self._leave_record(Reason.CLOSED, policy.time_wait, now, reset=False)
+            self._leave_record(Reason.CLOSED, policy.time_wait, now, reset=True)
             return
         if not policy.keepalive or self.state not in (st.ESTABLISHED, st.CLOSE_WAIT):
             return
@@ -719,6 +719,9 @@ class Connection(ReceiveHalf):
         unread = (self.rx is not None and self.rx.size) or self.assembler is not None
         self._drop_receive_side()
         if self.end_reason != Reason.NONE:
+            return
+        if self.state == st.SYN_RECEIVED and self.door is None:
+            self.fin_queued = True  # RFC 9293 3.10.4: a simultaneous open completes, then FIN
             return
         if self.state < st.ESTABLISHED:
             self.finish(Reason.CLOSED, now)

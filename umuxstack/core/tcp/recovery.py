@@ -347,10 +347,18 @@ class Recovery(Scoreboard):
                 self._arm()
                 return
             self.rto_kind = RTO
-            self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
+            self.rto_at = self._backed_off(now, self.board[0].first_at)
         elif self.rto_kind != PERSIST:
             self.rto_at = NEVER
         self._arm()
+
+    def _backed_off(self, now: Micros, since: Micros) -> Micros:
+        """The time of the next try after RFC 6298 5.5's doubling, or the user timeout's, which runs from `since`."""
+        policy = self.policy
+        at = now + min(self.rto << min(self.retries, 16), policy.rto_max)
+        if policy.user_timeout:
+            at = min(at, max(since + policy.user_timeout, now))
+        return Micros(at)
 
     def _timer_fired(self, now: Micros) -> None:
         """`rto_at` has come, for whatever it was running. PERSIST and HANDSHAKE are handled by the caller."""
@@ -449,7 +457,7 @@ class Recovery(Scoreboard):
             if sent.state == IN_FLIGHT:
                 self._mark_lost(loss, sent)
         self.rto_kind = RTO
-        self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), policy.rto_max))
+        self.rto_at = self._backed_off(now, self.board[0].first_at)
         if self.retries == 3:  # RFC 9293 MUST-20's R1: negative advice; the path MTU may be a black hole (RFC 4821)
             self._black_hole(now)
         self.touch()

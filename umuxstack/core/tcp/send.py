@@ -201,7 +201,8 @@ class SendHalf(Recovery):
         elif nxt < end and (self.rto_at == NEVER or self.rto_kind != PERSIST):
             # Nothing outstanding and the window shut: nobody would ever tell us that it opens (RFC 9293 3.8.6.1).
             self.rto_kind = PERSIST
-            self.rto_at = Micros(now + self.rto)
+            self.stalled_at = now
+            self.rto_at = self._backed_off(now, now)
 
     def _transmit(self, seq: int, size: int, fin: bool, last: bool, now: Micros) -> None:
         """One segment or super-segment of new data, with FIN if `fin`."""
@@ -327,7 +328,8 @@ class SendHalf(Recovery):
         self.retries += 1
         # MUST-35: go on as long as the peer answers; an orphan's patience is short, and so is that with silence.
         silent = now - self.heard_at > 2 * self.policy.rto_max and self.retries > self.policy.retries
-        if silent or (self.orphan and self.retries > self.policy.orphan_retries):
+        given_up = self.policy.user_timeout and now - self.stalled_at >= self.policy.user_timeout
+        if silent or given_up or (self.orphan and self.retries > self.policy.orphan_retries):
             self.finish(Reason.TIMED_OUT, now)
             return
         window = self.snd_una + self.snd_wnd - self.snd_nxt
@@ -341,7 +343,7 @@ class SendHalf(Recovery):
         # a probe, not for data in it; the byte itself would have to be accounted for).
         self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, self.first_word)
         self.rto_kind = PERSIST
-        self.rto_at = Micros(now + min(self.rto << min(self.retries, 16), self.policy.rto_max))
+        self.rto_at = self._backed_off(now, self.stalled_at)
 
     def _rate_sample(self, newest: Sent | None, rtt: int, now: Micros) -> RateSample | None:
         if newest is None:

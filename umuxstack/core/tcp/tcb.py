@@ -204,6 +204,7 @@ class Tcb(Session):
         "snd_wnd",
         "snd_wscale",
         "srtt",
+        "stalled_at",
         "state",
         "syn_flags",
         "ts_offset",
@@ -296,6 +297,7 @@ class Tcb(Session):
         self.heard_at: Micros = now
         self.rto_at: Micros = NEVER
         self.rto_kind = RTO
+        self.stalled_at: Micros = now  # since when the peer's window has been shut
         self.ack_at: Micros = NEVER
         self.aux_at: Micros = NEVER  # keep-alive, FIN-WAIT-2
         self.pace_at: Micros = NEVER
