@@ -264,8 +264,9 @@ class Scene:
         source, destination, first = packet[8:24], packet[24:40], packet[6]
         if seen.is_icmp and 133 <= seen.icmp_type <= 137:
             return "neighbour discovery on a link that has none"
-        if first == ICMPV6 and end > HEADER and packet[HEADER] < 128:
-            return self._about_error(packet, seen)
+        at = behind_extensions(packet[:end])
+        if at and packet[at] < 128:
+            return self._about_error(packet[at:end], seen)
         if source[0] == 0xFF or not any(source):
             return "an answer to a source that is nobody"
         if seen.destination != source:
@@ -289,12 +290,12 @@ class Scene:
             return "" if packet[8:40] in self.knocked else "an answer where no SYN has knocked (UM-23)"
         return "an answer from an address that nobody holds (UM-31)"
 
-    def _about_error(self, packet: bytes, seen: Seen) -> str:
+    def _about_error(self, error: bytes, seen: Seen) -> str:
         """An ICMPv6 error may make us send data in smaller pieces, to the peer it is about; nothing else."""
-        quoted = packet[48:]
+        quoted = error[8:]
         if seen.is_icmp:
             return "an ICMPv6 message in answer to an ICMPv6 error (RFC 4443 2.4)"
-        if packet[HEADER] != 2:
+        if error[0] != 2:
             return "an answer to an error that asks for none"
         if len(quoted) < HEADER or quoted[24:40] != seen.destination or quoted[8:24] != seen.source:
             return "a packet to somebody whom the error was not about"
@@ -318,6 +319,14 @@ class Scene:
         left = {name: count for name, count in self.stack.leftovers().items() if count}
         if left:
             raise Violation(f"left behind: {left}; {list(self.stack.sessions())} {list(self.stack.leases())}")
+
+
+def behind_extensions(packet: bytes) -> int:
+    """Where an ICMPv6 message begins, behind extension headers or none; 0 if there is none."""
+    kind, at = packet[6], HEADER
+    while kind in (0, 43, 60) and at + 8 <= len(packet):
+        kind, at = packet[at], at + (packet[at + 1] + 1) * 8
+    return at if kind == ICMPV6 and at < len(packet) else 0
 
 
 def play(seed: int, number: int, packets: int) -> Scene:
