@@ -595,7 +595,8 @@ class Connection(ReceiveHalf):
 
     def _path_shrank(self, mtu: int, now: Micros) -> None:
         """RFC 8201: a believed "packet too big". What is in flight in larger pieces is sent again at once."""
-        # What is known of the path may have been learnt by another session behind the same /64, after ours chose its MSS.
+        # What is known of the path may have been learnt by another session behind the same /64, after ours chose its
+        # MSS.
         ours = self.mss + HEADERS + (12 if self.use_ts else 0)
         if mtu < icmpv6.MINIMUM_MTU or mtu >= max(ours, self.ctx.pmtu.get(self.pair[:16], now)):
             self.ctx.counters.drops[Drop.ICMP_NOT_BELIEVED] += 1

@@ -107,7 +107,9 @@ class Recovery(Scoreboard):
             self.delivered += delivered
             self.delivered_at = now
             phase = OPEN if loss is None else loss.phase
-            if phase != RECOVERY or cc.own_recovery:
+            # RFC 5681 3.1: the window grows by what is cumulatively acknowledged; what SACK reports alone lets new
+            # segments go (RFC 3042), and "the congestion window … MUST NOT be changed" by that.
+            if cc.own_recovery or (phase != RECOVERY and ack > una):
                 sample = self._rate_sample(newest, rtt, now) if cc.wants_samples else None
                 # RFC 7661 4.3: a window of which half was used has been validated; in slow start it may grow.
                 limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
@@ -183,6 +185,7 @@ class Recovery(Scoreboard):
             self._repaired(loss, now)
         if loss.lost > lost_before and loss.phase == OPEN:
             self._enter_recovery(loss, before, now)
+            loss.prr_delivered += delivered  # RFC 6937 3.1 counts the ACK that began it
         elif loss.phase == RECOVERY and (delivered or duplicate):
             self._proportional(loss, delivered, ack > una and loss.lost <= lost_before)
         if loss.lost:
@@ -340,8 +343,8 @@ class Recovery(Scoreboard):
                 wait = 2 * self.srtt
                 if self.pipe <= self.mss:
                     wait += _PEER_ACK_DELAY
-                # RFC 8985 7.2: "If Now() + PTO > TCP_RTO_expiration(): PTO = TCP_RTO_expiration() - Now()": on a long and
-                # steady path that is so always, and a lost tail would cost the whole window without the probe.
+                # RFC 8985 7.2: "If Now() + PTO > TCP_RTO_expiration(): PTO = TCP_RTO_expiration() - Now()": on a long
+                # and steady path that is so always, and a lost tail would cost the whole window without the probe.
                 self.rto_kind = PROBE
                 self.rto_at = Micros(now + min(max(wait, _MIN_PROBE), self.rto))
                 self._arm()
