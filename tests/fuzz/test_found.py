@@ -105,3 +105,17 @@ def test_each_session_behind_one_narrow_path_hears_of_it() -> None:
         net.run_for(seconds(1))
         for _, theirs in pairs:
             assert server.read(theirs) == bytes(1000)
+
+
+@pytest.mark.rule("UM-37.e")
+def test_an_error_behind_a_header_that_cannot_be_processed_is_not_answered() -> None:
+    """RFC 4443 2.4 (e.1): no error about an error. It was looked for in the first header only."""
+    wire = Wire(shared=(packed("2001:db8:1::80"),))
+    quoted = builders.udp("2001:db8:1::80", PEER, 53, 53, b"?")
+    refused = (builders.routing(0, 1), builders.destination_options(builders.option(0x9E)))
+    for header in refused:
+        for message in (builders.unreachable(PEER, quoted), builders.echo_request(PEER, "2001:db8:1::80")):
+            upper = message[40:]
+            wire.send(builders.ipv6(PEER, "2001:db8:1::80", 58, upper, extensions=[builders.hop_by_hop(), header]))
+    told = wire.take()
+    assert [seen.icmp_type for seen in told] == [4, 4], "about the two echo requests alone"

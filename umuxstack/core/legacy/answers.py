@@ -68,7 +68,8 @@ def send_error(
     """An ICMPv6 error about the packet at `base`, from the address it was sent to (RFC 4443 2.2, 2.4)."""
     remote, local = buf[base + 8 : base + 24], buf[base + 24 : base + 40]
     # RFC 4443 2.4 (e): never about an ICMPv6 error, to a multicast destination, or to a source that names no node
-    about_error = buf[base + 6] == ICMPV6 and base + 40 < end and buf[base + 40] < 128
+    protocol, offset = extension.last(buf, base, end)
+    about_error = protocol == ICMPV6 and offset < end and buf[offset] < 128
     if about_error or local[0] == 0xFF or remote[0] == 0xFF or not any(remote):
         return
     if not limit.allows(now):

@@ -60,6 +60,15 @@ def walk(buf: bytes, base: int, end: int) -> tuple[int, int, int, int]:
     return OK, protocol, at, where
 
 
+def last(buf: bytes, base: int, end: int) -> tuple[int, int]:
+    """(protocol, offset) of what follows the extension headers, whatever these say; as far as they reach."""
+    protocol, at = buf[base + 6], base + 40
+    while protocol in _KNOWN and at + 8 <= end:
+        length = 8 if protocol == FRAGMENT else (buf[at + 1] + 1) * 8
+        protocol, at = buf[at], at + length
+    return protocol, at
+
+
 def _options(buf: bytes, at: int, end: int) -> tuple[int, int]:
     """RFC 8200 4.2: the two high bits of an unknown option say what to do with the packet."""
     while at < end:
