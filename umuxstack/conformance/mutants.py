@@ -129,9 +129,9 @@ def _full_window(self: Emitter) -> int:
     return 65535
 
 
-def _learn_anything(self: pmtu.PathMtu, peer: bytes, mtu: int, now: Micros) -> int:
-    self._known[peer] = (mtu, Micros(now + pmtu.LIFETIME))
-    return mtu
+def _believe_any(self: Any, mtu: int, now: Micros) -> None:
+    self.ctx.pmtu._known[self.pair[:16]] = (mtu, Micros(now + pmtu.LIFETIME))
+    self._set_mss(now)
 
 
 MUTANTS: Final = (
@@ -246,9 +246,9 @@ MUTANTS: Final = (
     Mutant("keepalive-never-probes", "no keep-alives", _set(connection.Connection, "_aux", _nothing), "keepalive"),
     Mutant("keepalive-by-default", "keep-alive is on unasked", _flip(keepalive=True), "keepalive"),
     Mutant(
-        "icmp-number-unchecked",
-        "any packet-too-big is believed",
-        _set(pmtu.PathMtu, "learn", _learn_anything),
+        "icmp-mtu-unchecked",
+        "any MTU in a packet-too-big is believed",
+        _set(connection.Connection, "_path_shrank", _believe_any),
         "rfc8201",
     ),
     Mutant("icmp-aborts-nothing", "hard errors do not end a connection attempt", _flip(icmp_aborts=False), "syn-sent"),

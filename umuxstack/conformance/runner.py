@@ -128,8 +128,11 @@ class Runner:
         tolerance = int(option("tolerance_usecs") or (1000 if self.ours else 4000))
         self.tolerance = tolerance
         self.tolerance_percent = 0.0 if self.ours or name == "freebsd" else float(option("tolerance_percent") or 12.5)
+        policy = personality(name)
+        if name == "linux" and not self.ours:
+            policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
         self.target = Target(
-            personality(name),
+            policy,
             mtu=mtu + (LONGER_HEADER if ipv4 else 0),
             seed=f"{settings.seed} {Path(script.path).name}",
             unified=option("umux") == "unified",

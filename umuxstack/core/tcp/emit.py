@@ -165,8 +165,9 @@ class Emitter(Tcb):
         rx = self.rx
         free = self.rcv_limit if rx is None else self.rcv_limit - rx.size
         edge = self.rcv_nxt + free
-        if edge - self.rcv_adv >= self.mss or (edge > self.rcv_adv and 2 * (edge - self.rcv_adv) >= self.rcv_limit):
-            self.rcv_adv = edge
+        step = edge - self.rcv_adv
+        if step >= self.mss or 2 * step >= self.rcv_limit or (self.policy.round_receive_buffer and free >= self.mss):
+            self.rcv_adv = max(edge, self.rcv_adv)  # BSD offers whatever there is, as long as it is a segment
         scale = self.rcv_wscale
         window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
         if window > 65535:  # more than the field can say was not offered

@@ -169,6 +169,9 @@ class ReceiveHalf(SendHalf):
                     self.quick_acks -= 1
                     self.ack_now = True
             else:
+                first = self.assembler.ranges[0]
+                if self.use_sack and first[0] < self.rcv_nxt:  # RFC 2883 4: part of it had come before
+                    self.dsack = (first[0], min(first[1], self.rcv_nxt))
                 # RFC 5681 4.2: "A TCP receiver SHOULD send an immediate ACK when the incoming segment fills in
                 # all or part of a gap".
                 self._close_gap(rx)
