@@ -19,9 +19,9 @@ def diagram(names: Sequence[str], events: Sequence[str], table: Mapping[tuple[in
         f"    {names[before]} --> {names[after]}: {', '.join(causes)}" for (before, after), causes in merged.items()
     ]
     lines += ["```", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for number, event in enumerate(events):
+    for number, name in enumerate(events):
         row = [names[table[state, number]] if (state, number) in table else "" for state in range(len(names))]
-        lines.append(f"| {event} | {' | '.join(row)} |")
+        lines.append(f"| {name} | {' | '.join(row)} |")
     return "\n".join(lines)
 
 
