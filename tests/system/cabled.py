@@ -40,6 +40,8 @@ class Cabled(Lab):
     """`namespace` and `netlink` are the peer's. In `patch` a is our side, b the kernel's."""
 
     patch: Patch
+    router: str
+    """The name of the namespace between."""
 
 
 @asynccontextmanager
@@ -88,7 +90,7 @@ async def open_cabled(
             open_host(prefix=PREFIX, shared=[SHARED], link=link, tcp=policy, retiring=rest)
         )
         with trio.fail_after(TIME):
-            yield Cabled(host, kernel, netlink, device, patch)
+            yield Cabled(host, kernel, netlink, device, patch, names[0])
         with trio.move_on_after(PATIENCE):
             while any(host.stack.leftovers().values()):
                 await trio.sleep(0.02)

@@ -19,6 +19,8 @@ from umuxstack.driver.links.impair import PERFECT, Impairment, Pipe, PipeStatist
 
 _BATCH: Final = 64
 _NEEDS_CHECKSUM: Final = 1  # flag in the virtio-net header that precedes the packet
+_TCP: Final = bytes((TCP,))  # as a next header
+_UDP: Final = bytes((UDP,))
 _DOWN_PAUSE: Final = 0.05  # seconds, before a link that is down is tried again
 
 
@@ -104,9 +106,10 @@ def _for_link(packet: Packet) -> Outgoing:
 
 
 def _split(data: bytes, gso_size: int, partial: bool) -> Outgoing:
-    if not partial or len(data) < 60:
-        return data, b"", 0, 0
-    if data[6] == TCP:
-        header = 40 + (data[52] >> 4) * 4
-        return data[:header], memoryview(data)[header:], gso_size, 16
-    return data, b"", 0, 6 if data[6] == UDP else 0
+    if partial:
+        if data[6:7] == _TCP and len(data) >= 60:
+            header = 40 + (data[52] >> 4) * 4
+            return data[:header], memoryview(data)[header:], gso_size, 16
+        if data[6:7] == _UDP and len(data) >= 48:
+            return data, b"", 0, 6
+    return data, b"", 0, 0
