@@ -101,10 +101,10 @@ class ListenU(Door):
         if ctx.memory * 8 > ctx.config.memory * 7:
             ctx.drop(Drop.NO_MEMORY)
             return
-        if len(self.candidates) >= ctx.config.candidates:
-            vanish(self.candidates[0], Reason.REPLACED, now)  # UM-23: "the oldest makes room"
         self._on(states.CANDIDATE_CAME)
         self._candidate(buf[base + 8 : base + 40], syn, now)
+        if len(self.candidates) > ctx.config.candidates:
+            vanish(self.candidates[0], Reason.REPLACED, now)  # UM-23: "the oldest makes room"
 
     def _candidate(self, pair: bytes, syn: Syn, now: Micros) -> None:
         self.candidates.append(half_open(self, self.ctx, pair, self.lease, syn, self.parent.policy, now))

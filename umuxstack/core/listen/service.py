@@ -79,8 +79,8 @@ class ServiceListener(Listener):
         mux = PairMux(self.ctx, session.pair, self)
         mux.add(session)
         mux.receive(buf, base, offset, end, 6, 0, True, now)
-        if len(mux.members) == 1:
-            mux.remove(session, session)
+        if len(mux.members) == 1 and len(self.half_open) < max(self.backlog, 8):
+            mux.remove(session, session)  # it did not come in; but an answer to a cookie must find the door
         return True
 
     def on_established(self, session: Session, now: Micros) -> bool:

@@ -20,12 +20,13 @@ OVERHEAD: Final = 200  # what one kept piece costs beside its bytes, so that tin
 
 
 class _Partial:
-    __slots__ = ("cost", "expires", "first", "last_end", "next_header", "pieces", "poisoned")
+    __slots__ = ("cost", "expires", "first", "last_end", "next_header", "pieces", "poisoned", "where")
 
     def __init__(self, expires: Micros) -> None:
         self.pieces: dict[int, bytes] = {}  # fragment offset -> bytes
         self.first = b""  # the unfragmentable part of the first fragment
         self.next_header = 0
+        self.where = 0  # in `first`, of the field that the next header goes into
         self.last_end = -1  # total length, known once the last fragment came
         self.cost = 0
         self.expires = expires
@@ -126,14 +127,17 @@ class Reassembly:
         if start == 0:
             partial.first = buf[base:offset]
             partial.next_header = buf[offset]
+            partial.where = where - base
         if not more:
             partial.last_end = stop
         if partial.last_end < 0 or sum(map(len, partial.pieces.values())) != partial.last_end:
             return None
         whole = b"".join(partial.pieces[at] for at in sorted(partial.pieces))
-        first, next_header = partial.first, partial.next_header
         self._forget(key)
-        return _joined(first, where - base, next_header, whole)
+        if len(partial.first) - 40 + len(whole) > 65535:  # the first piece had more headers than the last
+            drops[Drop.BAD_EXTENSION] += 1
+            return None
+        return _joined(partial.first, partial.where, partial.next_header, whole)
 
     def _charge(self, pair: bytes, partial: _Partial, cost: int) -> None:
         partial.cost += cost

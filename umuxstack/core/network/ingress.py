@@ -103,9 +103,14 @@ class Ingress:
             self.nobody.receive(buf, base, offset, end, extension.FRAGMENT, 0, False, now)
             return
         whole = self.reassembly.add(buf, base, offset, end, where, now)
-        if whole is not None:
-            self.counters.packets_in -= 1  # its pieces were counted
-            self.receive(whole, 0, 0, False, now)
+        if whole is None:
+            return
+        if extension.walk(whole, 0, len(whole))[1] == extension.FRAGMENT:
+            # RFC 8200 4.1: an extension header "should occur at most once"; thousands of them would fit into a packet.
+            self.counters.drops[Drop.BAD_EXTENSION] += 1
+            return
+        self.counters.packets_in -= 1  # its pieces were counted
+        self.receive(whole, 0, 0, False, now)
 
     def _icmp_error(self, buf: bytes, base: int, offset: int, end: int, csum_ok: bool, now: Micros) -> None:
         """UM-39: the quoted packet's pair, reversed, names the session, whoever sent the error."""

@@ -18,7 +18,7 @@ from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
-from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, Loss
+from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, SMALLEST, Loss
 from umuxstack.core.units import NEVER, TCP, Address, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
@@ -102,7 +102,7 @@ class Connection(ReceiveHalf):
             self.ts_recent = options.tsval
             self.ts_recent_at = now
         if options.mss:
-            self.peer_mss = max(options.mss, 64)  # a smaller one would make more headers than data
+            self.peer_mss = max(options.mss, SMALLEST)
         self._set_mss(now)
         self.snd_wnd = window
         self.snd_wl1 = seq
@@ -117,11 +117,17 @@ class Connection(ReceiveHalf):
         doublings = max(self.retries - policy.syn_linear_timeouts, 0)
         wait = min((self.rto << min(doublings, 16)) + (policy.rto_slop if self.retries else 0), policy.rto_max)
         at = now + wait
-        if policy.connect_timeout and self.state == st.SYN_SENT:
-            at = min(at, self.drs_at + policy.connect_timeout)
+        patience = self._patience()
+        if patience:
+            at = min(at, self.drs_at + patience)
         self.rto_kind = HANDSHAKE
         self.rto_at = Micros(at)
         self._arm()
+
+    def _patience(self) -> int:
+        """How long the handshake may take; 0: the number of tries decides."""
+        policy = self.policy
+        return policy.user_timeout or (policy.connect_timeout if self.state == st.SYN_SENT else 0)
 
     # Segment arrives
 
@@ -412,7 +418,7 @@ class Connection(ReceiveHalf):
             elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
             if elapsed < 60_000_000:
                 self._measured(max(elapsed, 1000))
-        elif not self.retries:
+        elif not self.retries and self.rto_kind == HANDSHAKE:  # of a cookie nobody knows when it was sent
             self._measured(max(now - self.drs_at, 1000))
         door = self.door
         if door is not None and not door.on_established(self, now):
@@ -445,6 +451,9 @@ class Connection(ReceiveHalf):
             self.snd_wl1 = seq
             self.snd_wl2 = ack
             if not same_window:
+                if not self.snd_wnd and self.board and self.retries:  # it had shut over what is outstanding
+                    self.retries = 0
+                    self._set_timer(now, restart=True)
                 self.snd_wnd = window
                 if window > self.max_window:
                     self.max_window = window
@@ -649,7 +658,7 @@ class Connection(ReceiveHalf):
         self.retries += 1
         active = self.state == st.SYN_SENT
         policy = self.policy
-        patience = policy.user_timeout or (policy.connect_timeout if active else 0)
+        patience = self._patience()
         waited = patience and now - self.drs_at >= patience
         if waited or self.retries > (policy.syn_retries if active else policy.synack_retries):
             self.finish(Reason.TIMED_OUT, now)
@@ -664,7 +673,7 @@ class Connection(ReceiveHalf):
         if self.state == st.FIN_WAIT_2 and self.orphan:
             self._leave_record(Reason.CLOSED, policy.time_wait, now, reset=True)
             return
-        if not policy.keepalive or self.state not in (st.ESTABLISHED, st.CLOSE_WAIT):
+        if not policy.keepalive or not st.ESTABLISHED <= self.state <= st.FIN_WAIT_2:
             return
         idle = now - self.heard_at
         if idle < policy.keepalive_idle:

@@ -86,7 +86,7 @@ class Quiet(Expiring):
         flags = bits & 0x3F
         pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
         other_ports = sport != remote_port or dport != local_port
-        if pure_syn and self.lease.grain != "session" and not reset:
+        if pure_syn and self.lease.grain != "session" and (other_ports or not reset):
             options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
             if other_ports or self._is_newer(options, seq, rcv_nxt, timestamps, ts_recent):
                 self.forget(now)  # UM-33, RFC 6191: the new connection takes the place of the old one's record

@@ -429,6 +429,8 @@ class Recovery(Scoreboard):
         policy = self.policy
         self.retries += 1
         limit = policy.orphan_retries if self.orphan else policy.retries
+        if not self.snd_wnd and not self.orphan and now - self.heard_at <= 2 * policy.rto_max:
+            limit = self.retries  # the peer has shrunk its window to nothing and answers (RFC 9293 MUST-34, MUST-37)
         waited = now - self.board[0].first_at
         if self.retries > limit or (policy.user_timeout and waited >= policy.user_timeout):
             self.finish(Reason.TIMED_OUT, now)
@@ -461,7 +463,8 @@ class Recovery(Scoreboard):
                 self._mark_lost(loss, sent)
         self.rto_kind = RTO
         self.rto_at = self._backed_off(now, self.board[0].first_at)
-        if self.retries == 3:  # RFC 9293 MUST-20's R1: negative advice; the path MTU may be a black hole (RFC 4821)
+        if self.retries == 3 and self.snd_wnd:
+            # RFC 9293 MUST-20's R1: negative advice; the path MTU may be a black hole (RFC 4821)
             self._black_hole(now)
         self.touch()
         self._arm()

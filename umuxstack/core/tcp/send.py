@@ -54,7 +54,14 @@ class SendHalf(Recovery):
         """
         if self.end_reason != Reason.NONE or self.fin_queued or self.orphan:
             raise SessionClosed("the session is closed for writing")
-        room = min(self._room(), self.ctx.config.memory - self.ctx.memory)
+        room = self._room()
+        spare = self.ctx.config.memory - self.ctx.memory
+        if spare < room:
+            room = spare
+            if spare < self.mss and (self.tx is None or self.tx.end == self.tx.start):
+                # Who has nothing outstanding takes a segment all the same: no acknowledgement would ever wake it.
+                room = self.mss
+                data = memoryview(data)[:room]
         if room <= 0:
             self.want_write = True
             return 0
@@ -265,7 +272,7 @@ class SendHalf(Recovery):
                 room = mss
             if room <= 0:
                 break
-            size = min(sent.end - sent.start, largest)
+            size = min(sent.end - sent.start, mss if self.snd_up > sent.start else largest)  # as in _send_new
             if size > room:
                 size = max(room // mss * mss, mss)
             if size < sent.end - sent.start:

@@ -39,6 +39,7 @@ LOST: Final = 2
 
 HEADERS: Final = 60  # IPv6 and TCP without options
 DEFAULT_MSS: Final = 1220  # RFC 9293 MUST-16: without the option, 1280 - 60
+SMALLEST: Final = 64  # MSS: a smaller one would make more headers than data
 LARGEST: Final = 65535 - 60  # most bytes behind the IPv6 header, less a TCP header with options
 
 
@@ -361,7 +362,7 @@ class Tcb(Session):
         path = self.ctx.pmtu.get(self.pair[:16], now) - HEADERS
         if self.policy.mss:
             path = min(path, self.policy.mss)
-        self.mss = min(self.peer_mss, path) - (12 if self.use_ts else 0)
+        self.mss = max(min(self.peer_mss, path), SMALLEST) - (12 if self.use_ts else 0)
         if self.cc is not None:
             self.cc.on_mss(self.mss)
 

@@ -205,8 +205,10 @@ class UdpSocket(Endpoint):
             self.binding.connect(peer, port)
             return None
         session = self.routes.get((peer, port))
-        if session is None or session is self.connected:
+        if session is None or session is self.connected or session.remote != peer:
             session = self._opener.open_udp(self, peer, port, now)  # may raise; the old one is still there then
+        elif session.destination != (peer, port):  # the peer answered from another port: that is its port now
+            session.remote_port, session.destination = port, (peer, port)
         self.disconnect(now)
         self.connected = session
         return session
