@@ -111,8 +111,10 @@ class Source:
 
     def real(self, want: Callable[[Seen], bool]) -> Seen | None:
         """Something that the stack has said lately."""
-        fitting = [seen for seen in self.heard if want(seen)]
-        return self.random.choice(fitting) if fitting else None
+        if not self.heard:
+            return None
+        start = self.random.randrange(len(self.heard))
+        return next((seen for seen in self.heard[start:] + self.heard[:start] if want(seen)), None)
 
     # Kinds
 

@@ -43,6 +43,7 @@ from umuxstack.core.tcp.congestion.registry import find, register
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
+from umuxstack.core.timers import BATCH
 from umuxstack.core.udp.session import Binding, Opener, UdpSession, UdpSocket
 from umuxstack.core.units import Address, Micros
 
@@ -103,12 +104,18 @@ class Stack(Opener):
         self._ingress.receive(buf, base, gso_size, csum_ok, now)
 
     def advance(self, now: Micros) -> None:
-        """Time has come to `now`: fires what is due, forgets what is over, refills the pool a little."""
+        """Time has come to `now`: fires what is due, forgets what is over, refills the pool a little.
+
+        A bounded amount of each, so that no packet waits long for it: while `next_deadline` is not after `now`, call
+        again, after receiving what has come meanwhile.
+        """
         ctx = self._ctx
         ctx.clock = now
         ctx.timers.expire(now)
         for queue in ctx.quiet.values():
-            while queue and queue[0].expires() <= now:
+            for _ in range(min(len(queue), BATCH)):
+                if queue[0].expires() > now:
+                    break
                 queue.popleft().forget(now)
         if len(self._reassembly):
             self._reassembly.expire(now)

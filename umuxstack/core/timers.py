@@ -7,9 +7,12 @@ a deadline stands in the heap at that time or earlier.
 """
 
 from heapq import heappop, heappush
+from typing import Final
 
 from umuxstack.core.network.endpoint import Endpoint
 from umuxstack.core.units import NEVER, Micros
+
+BATCH: Final = 512  # under 4 ms, so that packets do not wait long for sessions that were all busy at one moment
 
 
 class Timers:
@@ -49,8 +52,10 @@ class Timers:
             self.arm(endpoint, endpoint.deadline)
 
     def expire(self, now: Micros) -> None:
-        """Calls `on_deadline` of every endpoint that is due at `now`."""
-        while self.next_deadline() <= now:
+        """Calls `on_deadline` of the endpoints that are due at `now`, at most `BATCH` of them: the rest still is due."""
+        for _ in range(BATCH):
+            if self.next_deadline() > now:
+                return
             endpoint = heappop(self._heap)[2]
             endpoint.armed = endpoint.deadline = NEVER
             endpoint.on_deadline(now)
