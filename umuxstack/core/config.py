@@ -3,6 +3,9 @@
 Times are microseconds, sizes bytes, addresses 16 packed bytes.
 """
 
+from collections.abc import Mapping
+from typing import Final
+
 import attrs
 
 from umuxstack.core.errors import BadArgument
@@ -15,6 +18,31 @@ def _within(low: int, high: int) -> "attrs._ValidatorType[int]":
             raise BadArgument(f"{attribute.name} is {value}; allowed is {low} to {high}")
 
     return check
+
+
+# What a field must at least be; every other number must not be negative.
+_TCP_LEAST: Final = {
+    "rto_initial": 1,
+    "rto_min": 1,
+    "rto_max": 1000,
+    "receive_buffer": 256,
+    "receive_buffer_max": 256,
+    "send_buffer": 256,
+    "send_buffer_max": 256,
+    "keepalive_idle": 1000,
+    "keepalive_interval": 1000,
+    "keepalive_count": 1,
+    "time_wait": 1,
+    "fin_wait_2": 1,
+}
+_STACK_LEAST: Final = {"das_lifetime": 1, "client_grain_linger": 1, "udp_idle": 1000, "retiring": 1, "memory": 1024}
+
+
+def _check_least(config: "TcpPolicy | StackConfig", least: Mapping[str, int]) -> None:
+    for field in attrs.fields(type(config)):
+        value = getattr(config, field.name)
+        if type(value) is int and value < least.get(field.name, 0):
+            raise BadArgument(f"{field.name} is {value}; it is at least {least.get(field.name, 0)}")
 
 
 @attrs.frozen(slots=True)
@@ -88,6 +116,11 @@ class TcpPolicy:
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
     traffic_class: int = attrs.field(default=0, validator=_within(0, 255))  # of every segment; ECN bits are TCP's
 
+    def __attrs_post_init__(self) -> None:
+        _check_least(self, _TCP_LEAST)
+        if self.rto_min > self.rto_max:
+            raise BadArgument("rto_min is above rto_max")
+
 
 @attrs.frozen(slots=True)
 class StackConfig:
@@ -114,6 +147,7 @@ class StackConfig:
     memory: int = 1 << 30  # bytes that all buffers together may hold
 
     def __attrs_post_init__(self) -> None:
+        _check_least(self, _STACK_LEAST)
         if len(self.prefix) != 16:
             raise BadArgument("prefix must be 16 packed bytes")
         host_bits = 128 - self.prefix_length

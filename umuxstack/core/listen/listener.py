@@ -12,7 +12,7 @@ from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
-from umuxstack.core.session.session import Door
+from umuxstack.core.session.session import Door, Session
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.session import TcpSession, answer_syn
@@ -125,8 +125,9 @@ def enter(session: Connection) -> None:
     holder = session.ctx.demux.pairs.get(session.pair)
     if isinstance(holder, PairMux):
         holder.add(session)
-    else:
-        session.register()
+        return
+    assert not isinstance(holder, Session | TcpSession), "a live session keeps its place"
+    session.register()
 
 
 def vanish(session: Connection, reason: Reason, now: Micros) -> None:

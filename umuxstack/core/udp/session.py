@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from umuxstack.core.address.lease import Lease
-from umuxstack.core.errors import BadArgument, Drop, MessageTooLong, NotConnected, Reason, SessionClosed
+from umuxstack.core.errors import AddressNotOurs, BadArgument, Drop, MessageTooLong, NotConnected, Reason, SessionClosed
 from umuxstack.core.events import EventKind
 from umuxstack.core.network.endpoint import Endpoint, Receiver
 from umuxstack.core.session.context import Context
@@ -23,6 +23,7 @@ from umuxstack.core.wire.checksum import checksum_ok, complement, pseudo_sum, su
 
 LARGEST: Final = 65535 - 8
 MAX_ROUTES: Final = 4096  # senders that a socket remembers beside those it spoke to first: forged ones are free
+RECENT: Final = 256  # destinations of a bound socket that errors are believed about
 QUEUE_BYTES: Final = 256 * 1024  # received and not read, per socket
 
 
@@ -81,13 +82,14 @@ def parse_datagram(
 class UdpSession(Session):
     """One peer of one socket, over one pair of addresses."""
 
-    __slots__ = ("destination", "group", "socket", "used_at")
+    __slots__ = ("destination", "group", "senders", "socket", "used_at")
 
     def __init__(
         self, ctx: Context, socket: "UdpSocket", pair: bytes, lease: Lease, ports: tuple[int, int], now: Micros
     ) -> None:
         super().__init__(ctx, pair, lease, UDP, *ports)
         self.socket = socket
+        self.senders: list[tuple[bytes, int]] = []  # its keys in the socket's routes
         self.destination = (pair[:16], ports[1])
         self.group = pair[0] == 0xFF
         self.used_at = now
@@ -114,8 +116,11 @@ class UdpSession(Session):
             return
         self.used_at = now
         routes, sender = self.socket.routes, (buf[base + 8 : base + 24], sport)
-        if sender in routes or len(routes) < MAX_ROUTES + len(self.socket.sessions):
+        if routes.get(sender) is not self and (
+            sender in routes or len(routes) < MAX_ROUTES + len(self.socket.sessions)
+        ):
             routes[sender] = self  # a reply to it leaves from here (UM-18)
+            self.senders.append(sender)
         self.socket.deliver(buf, base, sport, dport, data)
 
     def on_icmp_error(
@@ -240,6 +245,10 @@ class UdpSocket(Endpoint):
         session = None
         if source is not None:
             session = next((s for s in self.sessions if s.pair[16:] == source and s.pair[:16] == to[0]), None)
+            bound = self.binding is not None and self.binding.address == source
+            if session is None and not bound:
+                # Not from another address in its place: the peer would take it for somebody else's (UM-18).
+                raise AddressNotOurs("this socket has no session with that peer at the given source any more")
         if session is None:
             session = self.routes.get(to)
         if session is None and self.binding is not None:
@@ -287,11 +296,13 @@ class UdpSocket(Endpoint):
     def adopt(self, session: UdpSession) -> None:
         self.sessions.add(session)
         self.routes[session.destination] = session
+        session.senders.append(session.destination)
 
     def forget(self, session: UdpSession) -> None:
         self.sessions.discard(session)
-        for key in [key for key, value in self.routes.items() if value is session]:
-            del self.routes[key]
+        for key in session.senders:
+            if self.routes.get(key) is session:
+                del self.routes[key]
         if self.connected is session:
             self.connected = None
 
@@ -340,13 +351,14 @@ class UdpSocket(Endpoint):
 class Binding(Receiver):
     """A socket at a concrete address: all peers, one source address."""
 
-    __slots__ = ("address", "peer", "port", "socket")
+    __slots__ = ("address", "peer", "port", "recent", "socket")
 
     def __init__(self, socket: UdpSocket, address: Address, port: int) -> None:
         self.socket = socket
         self.address = address
         self.port = port
         self.peer: tuple[Address, int] | None = None
+        self.recent: dict[bytes, None] = {}  # the last destinations (address and port): of these errors are believed
 
     def connect(self, peer: Address, port: int) -> None:
         self.peer = (peer, port)
@@ -355,6 +367,11 @@ class Binding(Receiver):
         self.peer = None
 
     def send(self, data: bytes, to: tuple[Address, int], now: Micros) -> None:
+        key = to[0] + to[1].to_bytes(2, "big")
+        if key not in self.recent:
+            if len(self.recent) >= RECENT:
+                del self.recent[next(iter(self.recent))]
+            self.recent[key] = None
         send_datagram(self.socket.ctx, self.address, to[0], (self.port, to[1]), data, now)
 
     def receive(
@@ -373,7 +390,9 @@ class Binding(Receiver):
     def on_icmp_error(
         self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros
     ) -> None:
-        if protocol != UDP or quoted[offset : offset + 2] != self.port.to_bytes(2, "big"):
+        ours = quoted[offset : offset + 2] == self.port.to_bytes(2, "big")
+        # UM-39: only about what we have sent; anybody can quote a packet that never was.
+        if protocol != UDP or not ours or quoted[24:40] + quoted[offset + 2 : offset + 4] not in self.recent:
             self.socket.ctx.drop(Drop.ICMP_NOT_BELIEVED)
             return
         self.socket.failed(kind, code, value, quoted[24:40], now)
