@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.scale.measure", description="Memory and pauses at scale.")
     parser.add_argument("sessions", type=int, nargs="?", default=100_000)
     options = parser.parse_args(arguments)
+    host_collector()
     crowd = Crowd()
     crowd.grow(2 * STEP)  # what is made once is made now
     crowd.sleep()
@@ -36,7 +37,9 @@ def main(arguments: list[str]) -> int:
     )
     asked = crowd.ask(10)
     crowd.sleep()
-    print(f"{asked} of them asked, and slept again: {(resident() - before) / options.sessions:.0f} bytes each")
+    print(
+        f"{asked} of them asked at one moment, and slept again: {(resident() - before) / options.sessions:.0f} bytes each"
+    )
     crowd.close()
     left = {name: count for name, count in crowd.stack.leftovers().items() if count}
     print(f"closed; left behind: {left or 'nothing'}")
