@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
   sudo umux up --prefix 2001:db8:1::/64 --serve hello
   sudo umux up --config /etc/umux.toml --key-file /var/lib/umux/key
   sudo umux up --prefix 2001:db8:1::/64 --shared 2001:db8:1::80 --group netdev
-  sudo umux up --prefix 2001:db8:1::/64 --serve hello --quiet --capture - | wireshark -k -i -
+  sudo umux up --prefix 2001:db8:1::/64 --serve hello --capture link.pcapng
   sudo umux up --prefix 2001:db8:1::/64 --cc mine.py:Mine --qlog logs""",
         stack=False,
     )
@@ -76,7 +76,9 @@ def add(commands: Commands) -> None:
         "--cc", metavar="NAME", help="congestion control: cubic, newreno, bbr, or one of your own as mine.py:Mine"
     )
     parser.add_argument(
-        "--capture", metavar="FILE", help="write a pcapng capture of the link; `-` for a pipe into Wireshark"
+        "--capture",
+        metavar="FILE",
+        help="write a pcapng capture of the link; `-` for standard output, into Wireshark (`… | wireshark -k -i -`)",
     )
     parser.add_argument("--qlog", metavar="DIR", help="write a log of each session there, for `umux plot`")
     parser.add_argument(

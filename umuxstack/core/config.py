@@ -35,7 +35,7 @@ _TCP_LEAST: Final = {
     "time_wait": 1,
     "fin_wait_2": 1,
 }
-_STACK_LEAST: Final = {"das_lifetime": 1, "client_grain_linger": 1, "udp_idle": 1000, "retiring": 1, "memory": 1024}
+_STACK_LEAST: Final = {"das_lifetime": 1, "client_grain_linger": 1, "udp_idle": 1, "retiring": 1, "memory": 1024}
 
 
 def _check_least(config: "TcpPolicy | StackConfig", least: Mapping[str, int]) -> None:
@@ -71,7 +71,7 @@ class TcpPolicy:
     rto_initial: Micros = seconds(1)  # RFC 6298 2.1
     rto_min: Micros = millis(200)  # RFC 6298 2.4 says SHOULD 1 s; every large stack uses 200 ms
     rto_max: Micros = seconds(60)
-    syn_retries: int = attrs.field(default=6, validator=_within(0, 100))
+    syn_retries: int = attrs.field(default=7, validator=_within(0, 100))  # over 3 minutes: RFC 9293 MUST-23
     synack_retries: int = attrs.field(default=5, validator=_within(0, 100))
     retries: int = attrs.field(default=15, validator=_within(1, 100))  # RFC 9293 3.8.3's R2, counted
     orphan_retries: int = attrs.field(default=8, validator=_within(0, 100))

@@ -8,7 +8,7 @@ cancel scope expires at the stack's next deadline or earlier.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from umuxstack.core.counters import Counters
 from umuxstack.core.errors import Drop
 from umuxstack.core.events import Event
 from umuxstack.core.network import offload
+from umuxstack.core.network.endpoint import Waitable
 from umuxstack.core.session.context import Outgoing
 from umuxstack.core.stack import Stack
 from umuxstack.core.units import NEVER, Micros, millis, seconds
@@ -73,6 +74,7 @@ class Pump:
         self._armed: Micros = NEVER
         self._retry_at: Micros = NEVER
         self._backoff: Micros = RETRY_FIRST
+        self._collecting = False  # applications were woken and run now; their output leaves together afterwards
         self._woken = False  # the link itself ended the last sleep
         self._empty_wakes = 0
         self._subscribers: list[trio.MemorySendChannel[Event]] = []
@@ -83,7 +85,7 @@ class Pump:
     @trio.lowlevel.enable_ki_protection
     def kick(self) -> None:
         """After verbs on the core: sends what they caused, wakes who became ready, re-arms the sleep."""
-        if not self.stopped:
+        if not (self.stopped or self._collecting):
             self._flush(self._clock.now())
             self._arm()
 
@@ -119,11 +121,20 @@ class Pump:
                 # early (the deadline was put off meanwhile), which costs one more turn.
                 with trio.CancelScope() as self._scope:
                     self._armed = NEVER
-                    await self._run_until_deadline()
+                    try:
+                        await self._run_until_deadline()
+                    finally:
+                        self._collecting = False
 
     async def _run_until_deadline(self) -> None:
         while not self.stopped:
             more = self._turn()
+            if self._collecting:
+                # Two passes of trio's scheduler: in the second everybody who was woken has had a turn.
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+                self._collecting = False
+                self._flush(self._clock.now())
             self._arm()
             if more:
                 await trio.lowlevel.checkpoint()  # applications come first
@@ -181,7 +192,14 @@ class Pump:
                 stack.advance(now)
             except Exception:
                 self._on_fault("a timer")
-        self._flush(now)
+        ready = stack.take_ready()
+        if len(ready) > 1:
+            # Their answers will carry our acknowledgements, and all of it leaves in one batch.
+            self._collecting = True
+            self._wake(ready)
+            self._report()
+            return True
+        self._flush(now, ready)
         return filling or count >= BATCH
 
     def _on_read(self, count: int, now: Micros) -> None:
@@ -206,7 +224,7 @@ class Pump:
 
     # out
 
-    def _flush(self, now: Micros) -> None:
+    def _flush(self, now: Micros, ready: Sequence[Waitable] = ()) -> None:
         stack = self.stack
         try:
             output = stack.take_output(now)
@@ -215,14 +233,23 @@ class Pump:
             output = []
         if output:
             self._send(output, now)
-        for endpoint in stack.take_ready():
+        self._wake(ready)
+        self._wake(stack.take_ready())
+        self._report()
+
+    def _report(self) -> None:
+        """Tells who watches what has happened."""
+        if self._subscribers:
+            self._publish(self.stack.take_events())
+        if self.after_flush is not None:
+            self.after_flush()
+
+    @staticmethod
+    def _wake(ready: Sequence[Waitable]) -> None:
+        for endpoint in ready:
             owner = endpoint.owner
             if isinstance(owner, Owner):
                 owner.on_ready(endpoint)
-        if self._subscribers:
-            self._publish(stack.take_events())
-        if self.after_flush is not None:
-            self.after_flush()
 
     def _send(self, output: list[Outgoing], now: Micros) -> None:
         if not self.link_state.up:

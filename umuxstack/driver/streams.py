@@ -238,7 +238,8 @@ class UmuxStream(trio.abc.HalfCloseableStream):
         session = self.session
         data = session.read(limit, self._pump.now())
         if data:
-            self._pump.kick()  # reading may open the window
+            if session.touched:
+                self._pump.kick()  # reading has opened the window
             return data
         self._check_alive()
         if session.eof or self._reading_ended:

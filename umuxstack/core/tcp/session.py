@@ -25,8 +25,8 @@ from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 
 IDLE: Final = seconds(2)  # before a session is packed
 
-# snd_nxt, rcv_nxt, snd_wnd, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, seconds since
-# heard, retransmits, peer MSS, local, remote and shown port, both scales, flags: 60 bytes, so that with what Python
+# snd_nxt, rcv_nxt, snd_wnd, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, seconds of
+# ts_recent_at, retransmits, peer MSS, local, remote and shown port, both scales, flags: 60 bytes, so that with what Python
 # adds to them they fit a block of 96
 _PACKED: Final = Struct(">IIIIIIIIIIIIHHHHHBB")
 _SECOND: Final = 1_000_000
@@ -118,6 +118,11 @@ class TcpSession(Waitable):
     @property
     def policy(self) -> TcpPolicy:
         return self.ctx.config.tcp if self.asleep else self.tcb.policy
+
+    @property
+    def touched(self) -> bool:
+        """It has something to send: `Stack.take_output` gives it its turn."""
+        return not self.asleep and self.tcb.touched
 
     @property
     def fin_queued(self) -> bool:
@@ -220,7 +225,7 @@ class TcpSession(Waitable):
             min(tcb.min_rtt, _LIMIT),
             min(cc.cwnd, _LIMIT),
             min(cc.ssthresh, _LIMIT),
-            min(tcb.heard_at // _SECOND, _LIMIT),
+            min(tcb.ts_recent_at // _SECOND, _LIMIT),
             min(tcb.retransmits, 0xFFFF),
             tcb.peer_mss,
             tcb.local_port,
@@ -248,10 +253,10 @@ class TcpSession(Waitable):
 
     def _unpack(self, packed: bytes) -> "SleepyConnection":
         (
-            snd_nxt, rcv_nxt, snd_wnd, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, heard,
+            snd_nxt, rcv_nxt, snd_wnd, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, since,
             retransmits, peer_mss, local_port, remote_port, port, scales, flags,
         ) = _PACKED.unpack(packed)  # fmt: skip
-        heard_at = Micros(heard * _SECOND)
+        heard_at = Micros(since * _SECOND)  # the last time we know of: PAWS must not forget it (RFC 7323 5.5)
         ctx = self.ctx
         policy = ctx.config.tcp
         tcb = SleepyConnection(ctx, self.pair, self.lease, local_port, remote_port, heard_at, policy)
