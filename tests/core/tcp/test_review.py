@@ -224,6 +224,31 @@ def test_a_path_that_shrinks_is_believed() -> None:
     end(wire)
 
 
+def test_a_fin_alone_while_more_is_on_its_way_than_the_congestion_window_holds() -> None:
+    """`shutdown` in recovery, when all data had been sent: the room was less than nothing, so a segment of less than
+    nothing was "sent"; SND.NXT went back, data went out again as new, and the scoreboard's ranges overlapped."""
+    wire = Wire()
+    session, peer = states.established(wire, options=OFFER + builders.sack_permitted())
+    session.write(bytes(10 * 1440), wire.now)
+    wire.take()
+    start = peer.irs + 1
+    for count in range(2, 5):  # the first is lost; six are still on their way
+        peer.send("A", ack=start, options=builders.sack((start + 1440, start + 1440 * count)))
+    wire.take()
+    tcb = session.tcb
+    assert tcb.cc is not None
+    assert tcb.loss is not None
+    tcb.cc.cwnd = tcb.loss.window = 1440  # whatever cut it further
+    session.shutdown(wire.now)
+    (fin,) = wire.take()
+    assert (fin.flags, fin.seq, fin.payload) == ("FA", start + 10 * 1440 & 0xFFFFFFFF, b"")
+    peer.send("A", ack=start + 10 * 1440 + 1)
+    assert session.state == st.FIN_WAIT_2
+    session.abort(wire.now)
+    wire.take()
+    end(wire)
+
+
 # Fragments and UDP
 
 

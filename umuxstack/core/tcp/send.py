@@ -173,6 +173,7 @@ class SendHalf(Recovery):
                 if available or window_end <= nxt:
                     cwnd_limited = limited and room <= 0
                     break
+                size = 0  # FIN alone; the room for it may be less than nothing: more on its way than the window holds
             elif size < available:
                 if size > mss:
                     size -= size % mss
