@@ -52,7 +52,7 @@ class Timers:
             self.arm(endpoint, endpoint.deadline)
 
     def expire(self, now: Micros) -> None:
-        """Calls `on_deadline` of the endpoints that are due at `now`, at most `BATCH` of them: the rest still is due."""
+        """Calls `on_deadline` of the endpoints due at `now`, at most `BATCH` of them: the rest is still due then."""
         for _ in range(BATCH):
             if self.next_deadline() > now:
                 return

@@ -26,8 +26,8 @@ from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 IDLE: Final = seconds(2)  # before a session is packed
 
 # snd_nxt, rcv_nxt, snd_wnd, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, seconds of
-# ts_recent_at, retransmits, peer MSS, local, remote and shown port, both scales, flags: 60 bytes, so that with what Python
-# adds to them they fit a block of 96
+# ts_recent_at, retransmits, peer MSS, local, remote and shown port, both scales, flags: 60 bytes, so that with what
+# Python adds to them they fit a block of 96
 _PACKED: Final = Struct(">IIIIIIIIIIIIHHHHHBB")
 _SECOND: Final = 1_000_000
 _TIMESTAMPS: Final = 1
