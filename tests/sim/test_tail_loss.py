@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.sim.grid import Cell, measure
 from umuxstack.core.units import Micros, millis, seconds
 from umuxstack.driver.links.impair import Impairment
 from umuxstack.testing import checks
@@ -27,3 +28,12 @@ def test_a_lost_tail_is_found_by_a_probe_on_any_path(one_way: Micros) -> None:
         assert len(lost.taken) == 2
         assert len(server.read(theirs)) == 2800
         assert client.stack.counters.rto_expirations == 0
+
+
+def test_what_was_outstanding_long_ago_is_not_sent_again_at_once() -> None:
+    """The last 463 segments of a long transfer were lost in a queue of 416. Recovery took for delivered in its own
+    batch of acknowledgments what had been delivered since data was last sent, a third of a second before, and answered
+    the probe's acknowledgment with all 463 in one burst: more than the queue holds, and then a timeout."""
+    outcome = measure(Cell("cubic", 50_000_000, millis(100)))
+    assert outcome.timeouts == 0
+    assert outcome.again <= outcome.queue_drops + 2

@@ -569,7 +569,8 @@ class Connection(ReceiveHalf):
         if flags & wire.ECE and ack > self.ecn_point and self.cc is not None:
             loss = self.loss
             if loss is None or not loss.phase:
-                self.cc.on_ecn(max(self.snd_nxt - self.snd_una, self.max_flight), now)
+                flight = self.snd_nxt - self.snd_una
+                self.cc.on_ecn(max(flight, self.turn_flight) if self.delivered_at == now else flight, now)
                 self.cwr_due = True
             self.ecn_point = self.snd_nxt
 

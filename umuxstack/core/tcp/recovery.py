@@ -37,6 +37,8 @@ class Recovery(Scoreboard):
         board = self.board
         una = self.snd_una
         before = self.snd_nxt - una
+        if self.delivered_at != now:
+            self.turn_flight = before
         loss = self.loss
         delivered = 0
         rtt = 0
@@ -258,7 +260,7 @@ class Recovery(Scoreboard):
         loss.undo_bytes = 0
         cc = self.cc
         assert cc is not None
-        used = max(flight, self.max_flight)
+        used = max(flight, self.turn_flight)
         cc.on_loss(used, now)
         # What earlier acknowledgements of the same batch have delivered could not be replaced yet: that counts as
         # delivered in recovery, as it would have been sent before.
@@ -322,7 +324,7 @@ class Recovery(Scoreboard):
         elif ack > loss.probe_end:
             loss.probe_end = 0
             if loss.phase == OPEN and self.cc is not None:
-                self.cc.on_loss(max(self.snd_nxt - self.snd_una, self.max_flight), now)
+                self.cc.on_loss(max(self.snd_nxt - self.snd_una, self.turn_flight), now)
                 self.cc.on_recovery_end(now)
         elif duplicate and pure:
             loss.probe_end = 0  # both the original and the probe arrived
@@ -375,7 +377,8 @@ class Recovery(Scoreboard):
                 lost_before = loss.lost
                 self._detect(loss, now)
                 if loss.lost > lost_before and loss.phase == OPEN:
-                    self._enter_recovery(loss, self.snd_nxt - self.snd_una, now)
+                    self.turn_flight = self.snd_nxt - self.snd_una
+                    self._enter_recovery(loss, self.turn_flight, now)
                 self.touch()
             if self.rto_at == NEVER:
                 self._set_timer(now, restart=True)

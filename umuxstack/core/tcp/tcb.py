@@ -211,6 +211,7 @@ class Tcb(Session):
         "ts_offset",
         "ts_recent",
         "ts_recent_at",
+        "turn_flight",
         "tx",
         "urgent",
         "usage_seq",
@@ -277,6 +278,7 @@ class Tcb(Session):
         self.cwnd_limited = False
         self.max_flight = 0  # most that was outstanding since `usage_seq` was sent
         self.usage_seq = self.iss
+        self.turn_flight = 0  # outstanding when the first acknowledgement of the newest batch came
         self.sample: RateSample | None = None
         self.delivered = 0
         self.delivered_at: Micros = now
