@@ -19,7 +19,7 @@ import attrs
 
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.tcp.session import TcpSession
-from umuxstack.core.units import Micros, millis, minutes, seconds
+from umuxstack.core.units import Micros, millis, minutes
 from umuxstack.driver.links.impair import PERFECT, Burst, Impairment
 from umuxstack.testing.apps import Transfer
 from umuxstack.testing.network import Network
@@ -30,7 +30,7 @@ PACKET: Final = 1500
 BLOCK: Final = bytes(range(256)) * 256  # 64 KB, sent again and again
 LIMIT: Final = minutes(30)  # for one transfer; far more than the slowest needs
 HEADING: Final = """\
-# Goodput of one transfer over each wire: tests/sim/grid.py, seed {seed}. Written by `python -m tests.sim.grid --update`.
+# Goodput of one transfer over each wire (tests/sim/grid.py), seed {seed}; by `python -m tests.sim.grid --update`.
 # cell: algorithm / rate of the bottleneck, bit/s / round trip / loss on the way of the data / what else.
 # kbit/s: payload over the time from SYN to FIN. again: segments sent again. needless: of those, what had arrived.
 # rto: timeouts. queue: packets that the bottleneck's queue had no room for.
