@@ -23,6 +23,7 @@ LONGER_FILES: Final = {
 }
 MAX_FUNCTION: Final = 60
 LONGER_FUNCTIONS: Final = {
+    "umuxstack/core/tcp/receive.py _text": "every check of a segment's text, in order",
     "umuxstack/cli/up.py add": "a list of options, with their help",
     "umuxstack/core/network/fragments.py add": "RFC 8200 4.5 in its order",
     "umuxstack/core/tcp/connection.py _segment": "RFC 9293 3.10.7.4 in its order",

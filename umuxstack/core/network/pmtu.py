@@ -31,10 +31,11 @@ class PathMtu:
         """The largest packet that the path to `peer` is believed to carry."""
         if not self._known:
             return self.link_mtu
-        entry = self._known.get(peer) or self._known.get(peer[:8])
-        if entry is None or entry[1] <= now:
-            return self.link_mtu
-        return entry[0]
+        for key in (peer, peer[:8]):  # an address of its own may be outdated where its /64 is not
+            entry = self._known.get(key)
+            if entry is not None and entry[1] > now:
+                return entry[0]
+        return self.link_mtu
 
     def learn(self, peer: bytes, mtu: int, now: Micros) -> int:
         """A believed "packet too big" said `mtu`. Returns what holds now.

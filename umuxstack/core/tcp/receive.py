@@ -145,6 +145,8 @@ class ReceiveHalf(SendHalf):
             start += nxt - seq
             seq = nxt
             self.ack_now = True
+        if 0 <= self.peer_fin < seq + end - start:
+            end = start + max(self.peer_fin - seq, 0)  # behind its own FIN a peer has nothing to say
         if seq + end - start > self.rcv_adv:
             end = start + max(self.rcv_adv - seq, 0)  # beyond the window: cut
             self.ack_now = True
