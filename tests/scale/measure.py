@@ -37,9 +37,8 @@ def main(arguments: list[str]) -> int:
     )
     asked = crowd.ask(10)
     crowd.sleep()
-    print(
-        f"{asked} of them asked at one moment, and slept again: {(resident() - before) / options.sessions:.0f} bytes each"
-    )
+    each = (resident() - before) / options.sessions
+    print(f"{asked} of them asked at one moment, and slept again: {each:.0f} bytes each")
     crowd.close()
     left = {name: count for name, count in crowd.stack.leftovers().items() if count}
     print(f"closed; left behind: {left or 'nothing'}")

@@ -12,7 +12,7 @@ from typing import Final
 from umuxstack.core.network.endpoint import Endpoint
 from umuxstack.core.units import NEVER, Micros
 
-BATCH: Final = 512  # under 4 ms, so that packets do not wait long for sessions that were all busy at one moment
+BATCH: Final = 512  # entries looked at in one go: packets do not wait long for sessions that were busy at one moment
 
 
 class Timers:
@@ -33,9 +33,11 @@ class Timers:
             heappush(self._heap, (deadline, self._serial, endpoint))
 
     def next_deadline(self) -> Micros:
-        """When `expire` has something to do next. May be early by one stale entry; never late."""
+        """When `expire` has something to do next. May be early, for entries that are stale; never late."""
         heap = self._heap
-        while heap:
+        for _ in range(BATCH):
+            if not heap:
+                return NEVER
             when, _, endpoint = heap[0]
             if when != endpoint.armed:  # superseded by an earlier entry, or already served
                 heappop(heap)
@@ -43,7 +45,7 @@ class Timers:
                 self._requeue()
             else:
                 return Micros(when)
-        return NEVER
+        return Micros(heap[0][0]) if heap else NEVER
 
     def _requeue(self) -> None:
         endpoint = heappop(self._heap)[2]
@@ -52,13 +54,20 @@ class Timers:
             self.arm(endpoint, endpoint.deadline)
 
     def expire(self, now: Micros) -> None:
-        """Calls `on_deadline` of the endpoints due at `now`, at most `BATCH` of them: the rest is still due then."""
+        """Calls `on_deadline` of the endpoints that are due at `now`; at most `BATCH` of them, the rest stays due."""
+        heap = self._heap
         for _ in range(BATCH):
-            if self.next_deadline() > now:
+            if not heap or heap[0][0] > now:
                 return
-            endpoint = heappop(self._heap)[2]
-            endpoint.armed = endpoint.deadline = NEVER
-            endpoint.on_deadline(now)
+            when, _, endpoint = heap[0]
+            if when == endpoint.armed and endpoint.deadline <= when:
+                heappop(heap)
+                endpoint.armed = endpoint.deadline = NEVER
+                endpoint.on_deadline(now)
+            elif when == endpoint.armed:
+                self._requeue()
+            else:
+                heappop(heap)
 
     def __len__(self) -> int:
         """Endpoints that still want to be called (stale entries are not counted)."""
