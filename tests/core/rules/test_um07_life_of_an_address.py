@@ -67,7 +67,7 @@ def by_refusal(wire: Wire) -> Address:
 
 def by_silence(wire: Wire) -> Address:
     session, _ = states.syn_sent(wire)
-    wire.advance(minutes(3))
+    wire.advance(minutes(5))
     wire.take()
     return session.local
 

@@ -447,10 +447,10 @@ def test_a_packet_to_one_of_our_own_addresses_is_delivered_inside() -> None:
 def test_a_packet_to_an_address_of_ours_that_nobody_holds_does_not_leave_either() -> None:
     wire = Wire()
     session = connect(wire, UNHELD)
-    wire.advance(minutes(3))
+    wire.advance(minutes(5))
     assert session.end_reason == Reason.TIMED_OUT
     assert wire.sent == []
-    assert wire.stack.counters.drops[Drop.NO_OWNER] == 7
+    assert wire.stack.counters.drops[Drop.NO_OWNER] == 8
     end(wire)
 
 
