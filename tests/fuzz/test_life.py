@@ -5,12 +5,14 @@ Hypothesis chooses what happens and shrinks what fails; UMUX_SEED makes it choos
 
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.fuzz.world import World, bad_wire
-from umuxstack.core.units import NEVER, Micros, millis, minutes, seconds
+from umuxstack.core.session.receive_buffer import ReceiveBuffer
+from umuxstack.core.units import NEVER, Buffer, Micros, millis, minutes, seconds
 from umuxstack.driver.links.impair import Impairment
 from umuxstack.testing.entropy import seed_of_run
 
@@ -177,6 +179,36 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.world is not None:
             self.world.finish()
+
+
+@pytest.mark.parametrize("fault", ["twice", "swapped", "lost"])
+def test_the_judge_sees_what_comes_twice_in_another_order_or_not_at_all(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be no judge if it let everything pass."""
+    append = ReceiveBuffer.append
+
+    def faulty(self: ReceiveBuffer, chunk: Buffer) -> None:
+        if fault == "twice":
+            append(self, chunk)
+        append(self, {"swapped": bytes(chunk[1:]) + bytes(chunk[:1]), "lost": bytes(chunk[:-1])}.get(fault, chunk))
+
+    world = World(1)
+    world.listen(0, "listen_0", 4)
+    world.das(0, None, NEVER, "session")
+    world.connect(1, 0, legacy=False, nobody=False)
+    world.net.run_for(seconds(1))
+    world.accept(0)
+    client, server = world.ends
+    client.write(3000)
+    world.net.run_for(seconds(1))
+    assert server.read() == 3000
+    monkeypatch.setattr(ReceiveBuffer, "append", faulty)
+    client.write(3000)
+    client.finished = True
+    client.session.shutdown(world.net.now)
+    with pytest.raises(AssertionError, match=r"not those that were sent|its end came before its data"):
+        world.settle()
 
 
 TestLife = Life.TestCase

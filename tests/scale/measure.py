@@ -3,8 +3,8 @@
     python -m tests.scale.measure              100,000 sessions
     python -m tests.scale.measure 1000000      as many as you like; some 500 MB for a million
 
-A pause is one call of the stack that took long: everything else waits for it. Those of `close`, which ends all of a
-stack at once, do not count: nothing is left that could wait.
+A pause is one call of the stack that took long: everything else waits for it. Closing the stack, which ends all at
+once, does not count: nothing is left that could wait.
 """
 
 import argparse
@@ -39,12 +39,11 @@ def main(arguments: list[str]) -> int:
     crowd.sleep()
     each = (resident() - before) / options.sessions
     print(f"{asked} of them asked at one moment, and slept again: {each:.0f} bytes each")
+    print("pauses:\n" + crowd.report())
+    print(f"the longest: {max(crowd.slowest.values()):.1f} ms")
     crowd.close()
     left = {name: count for name, count in crowd.stack.leftovers().items() if count}
     print(f"closed; left behind: {left or 'nothing'}")
-    print("pauses:\n" + crowd.report())
-    worst = max((took for name, took in crowd.slowest.items() if name != "close"), default=0.0)
-    print(f"the longest: {worst:.1f} ms")
     return 0
 
 
