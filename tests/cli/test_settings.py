@@ -127,3 +127,19 @@ def test_times_are_seconds_or_texts_with_a_unit(tmp_path: Path) -> None:
     for text, expected in (("5", 5_000_000), ("0.5", 500_000), ('"250us"', 250), ('"2h"', 7_200_000_000)):
         config = given(tmp_path, f'prefix = "2001:db8::/64"\nudp_idle = {text}').config
         assert config.udp_idle == Micros(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ping", "2001:db8::1", "--count", "0"], "--count is 0; it is 1 to"),
+        (["ping", "2001:db8::1", "--size", "70000"], "--size is 70000; it is 0 to"),
+        (["das", "add", "web", "--lifetime", "0"], "more than 0"),
+        (["das", "add", "web", "--lifetime", "99999999999999999999"], "longer than can be counted"),
+    ],
+)
+def test_a_value_out_of_bounds_is_wrong_usage_and_named(words: list[str], said: str) -> None:
+    arguments = parser.parse(words)
+    with pytest.raises(Failure, match=said) as failed:
+        arguments.run(arguments)
+    assert failed.value.code == USAGE

@@ -223,10 +223,10 @@ def _ping(arguments: argparse.Namespace) -> int:
     peer = values.resolve(arguments.peer)
     request = Ping(
         peer=peer,
-        count=arguments.count,
+        count=values.whole(arguments.count, "--count", 1, 1_000_000),
         interval=values.time(arguments.interval, "--interval"),
         timeout=values.time(arguments.timeout, "--timeout"),
-        size=arguments.size,
+        size=values.whole(arguments.size, "--size", 0, 65_000),
     )
     times: list[int] = []
     sent = 0

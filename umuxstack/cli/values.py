@@ -35,12 +35,27 @@ def time(text: str, option: str) -> Micros:
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise Failure(f"{option}: {text!r} is not a time", "write one like 500ms, 90s, 10m or 2h", USAGE)
-    return Micros(int(float(match[1]) * _UNITS[match[2]]))
+    value = int(float(match[1]) * _UNITS[match[2]])
+    if value >= NEVER:
+        raise Failure(f"{option}: {text!r} is longer than can be counted", "write one like 10m", USAGE)
+    return Micros(value)
 
 
 def lifetime(text: str, option: str) -> Micros:
     """A duration, or "unlimited"."""
-    return NEVER if text in ("unlimited", "never", "inf") else time(text, option)
+    if text in ("unlimited", "never", "inf"):
+        return NEVER
+    value = time(text, option)
+    if not value:
+        raise Failure(f"{option}: it must be more than 0", 'write one like 10m, or "unlimited"', USAGE)
+    return value
+
+
+def whole(value: int, option: str, low: int, high: int) -> int:
+    """A number within its bounds, both included."""
+    if not low <= value <= high:
+        raise Failure(f"{option} is {value}; it is {low} to {high}", code=USAGE)
+    return value
 
 
 def resolve(text: str) -> Address:
