@@ -144,3 +144,40 @@ def test_a_full_queue_accepts_nobody(kind: str) -> None:
         pass
     door.close(wire.now)
     end(wire)
+
+
+def test_a_session_that_a_cookie_s_answer_never_joined_falls_asleep() -> None:
+    """It stood alone in its pair's second stage for the rest of its life, and who stands there stays awake."""
+    wire = Wire()
+    door = service(wire, port=80, backlog=5)
+    peer = Peer(wire, SERVICE, address=OTHER, port=7, remote_port=80)
+    peer.connect()
+    session = door.accept()
+    assert session is not None
+    for number in range(BOUND):
+        wire.send(builders.tcp(f"2001:db8:666::{number:x}", SERVICE, 5, 80, "S"))
+    wire.send(builders.tcp(OTHER, SERVICE, 8, 80, "S"))
+    cookie = wire.take()[-1]
+    wire.advance(seconds(60))
+    wire.take()
+    assert not bool(session.asleep), "an answer to the cookie may still come, and must find the door"
+    wire.send(builders.tcp(OTHER, SERVICE, 8, 80, "A", 1, cookie.seq + 1))
+    second = door.accept()
+    assert second is not None
+    second.abort(wire.now)
+    wire.take()
+    for number in range(BOUND):
+        wire.send(builders.tcp(f"2001:db8:666::{number:x}", SERVICE, 5, 80, "S"))
+    wire.send(builders.tcp(OTHER, SERVICE, 9, 80, "S"))
+    assert wire.take()[-1].flags == "SA"
+    wire.advance(minutes(5))
+    wire.take()
+    assert session.asleep
+    peer.send("PA", b"hello")
+    assert session.read(9, wire.now) == b"hello"
+    wire.send(builders.tcp(OTHER, SERVICE, 10, 80, "S"))
+    assert wire.take()[-1].flags == "SA", "further connections of the same peer come in as before"
+    session.abort(wire.now)
+    door.close(wire.now)
+    wire.take()
+    end(wire)

@@ -22,6 +22,7 @@ from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
 _PERIOD: Final = seconds(64)  # one step of the cookie's clock; a cookie is good for this and the next
+LONGEST: Final = Micros(2 * _PERIOD)  # nobody can redeem a cookie after this
 _SIZES: Final = (536, 1220, 1360, 1420, 1428, 1440, 4036, 8940)  # three bits of MSS: the next smaller is taken
 
 
@@ -39,7 +40,7 @@ class CookieJar:
         (local_port, remote_port), (seq, _, _, options) = syn
         ctx = self._ctx
         ctx.drop(Drop.BACKLOG)
-        self._until = Micros(now + 2 * _PERIOD)
+        self._until = Micros(now + LONGEST)
         index = max((i for i, size in enumerate(_SIZES) if size <= (options.mss or DEFAULT_MSS)), default=0)
         cookie = self._cookie(pair, local_port, remote_port, seq, now // _PERIOD, index)
         tail = tcp_options.syn(ctx.config.link.mtu - HEADERS, window_scale=-1, sack_permitted=False, timestamps=None)

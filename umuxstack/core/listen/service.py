@@ -6,7 +6,7 @@ bound SYN cookies take over (RFC 4987), so that a flood costs no memory.
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop, Reason
-from umuxstack.core.listen.cookies import CookieJar
+from umuxstack.core.listen.cookies import LONGEST, CookieJar
 from umuxstack.core.listen.listener import Listener, Syn, enter, half_open, read_syn, vanish
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
@@ -22,6 +22,7 @@ class ServiceListener(Listener):
     __slots__ = ("half_open", "jar", "lease", "sessions")
 
     kind = "LISTEN_SERVICE"
+    recall = LONGEST
 
     def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, lease: Lease) -> None:
         super().__init__(ctx, number, name, port, backlog)

@@ -2,7 +2,8 @@
 
 A browser opens several connections to one service address. The pair table then
 holds a PairMux in the pair's place; no other pair pays for it. Invariant: it
-holds two or more, or the last one takes the place back.
+holds two or more, or the last one takes the place back; while the door may get
+an answer to a SYN cookie of this pair, only when that one wants to sleep after it.
 """
 
 from umuxstack.core.errors import Drop
@@ -15,7 +16,7 @@ from umuxstack.core.units import TCP, Micros
 class PairMux(Stage):
     """The second stage inside one pair. Keys are the four port bytes as received: theirs, ours."""
 
-    __slots__ = ("ctx", "door", "members", "pair")
+    __slots__ = ("asked_at", "ctx", "door", "members", "pair")
 
     def __init__(self, ctx: Context, pair: bytes, door: Door) -> None:
         super().__init__()
@@ -23,6 +24,7 @@ class PairMux(Stage):
         self.pair = pair
         self.door = door
         self.members: dict[bytes, Receiver] = {}
+        self.asked_at = Micros(0)  # when the door was last asked for a further connection
 
     @staticmethod
     def key(session: Session) -> bytes:
@@ -42,7 +44,11 @@ class PairMux(Stage):
         owner = self.members.get(buf[offset : offset + 4])
         if owner is None:
             # A door that takes no more says nothing; what is due to a live pair's other ports (UM-33) a member knows.
-            owner = self.door if self.door.takes_more else self._any_member()
+            if self.door.takes_more:
+                owner = self.door
+                self.asked_at = now
+            else:
+                owner = self._any_member()
         owner.receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
 
     def _any_member(self) -> Receiver:
@@ -68,6 +74,13 @@ class PairMux(Stage):
                 self.members[key] = successor
         session.stage = None
         self._settle()
+
+    def let_go(self, session: Session, now: Micros) -> bool:
+        """Alone, it needs no second stage; a cookie's answer needs one to find the door, as long as it may come."""
+        if self.door.takes_more and now < self.asked_at + self.door.recall:
+            return False
+        self._settle()
+        return session.stage is None
 
     def forget_record(self, record: Receiver) -> None:
         for key, member in self.members.items():

@@ -89,6 +89,10 @@ class Stage(Endpoint):
     def remove(self, session: Session, successor: Receiver | None) -> None:
         raise AssertionError(f"{type(self).__name__} holds no session")
 
+    def let_go(self, session: Session, now: Micros) -> bool:
+        """`session` is idle and would sleep in the pair table. False: the stage must keep it."""
+        return False
+
     def forget_record(self, record: Receiver) -> None:
         """A record that took a session's place is no longer needed."""
         raise AssertionError(f"{type(self).__name__} holds no record")
@@ -98,6 +102,8 @@ class Door(Endpoint):
     """Who takes a peer's first packet: LISTEN_U, a service listener, a legacy one."""
 
     __slots__ = ()
+
+    recall: Micros = Micros(0)  # for how long it may know a peer again that it has answered and forgotten (a cookie's)
 
     @property
     def takes_more(self) -> bool:

@@ -306,11 +306,11 @@ class SleepyConnection(Connection):
             or self.deadline != NEVER
             or self.touched
             or self.ack_due
-            or self.stage is not None
             or self.policy is not self.ctx.config.tcp
             or self.ce_seen
             or self.urgent is not None
             or not isinstance(handle, TcpSession)
+            or (self.stage is not None and not self.stage.let_go(self, now))
         ):
             return False
         handle.pack(self)
