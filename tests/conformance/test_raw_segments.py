@@ -3,8 +3,9 @@
 import pytest
 
 from umuxstack.conformance import wire
+from umuxstack.conformance.ends import HERE, PEERS
 from umuxstack.conformance.script import TcpFlags
-from umuxstack.conformance.target import HERE, PEERS, Target
+from umuxstack.conformance.target import Target
 from umuxstack.core.personality import personality
 
 SYN = TcpFlags.SYN

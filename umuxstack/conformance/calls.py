@@ -6,9 +6,10 @@ import os
 
 from umuxstack.conformance import polling, sockopt
 from umuxstack.conformance.datacalls import DataCalls
-from umuxstack.conformance.naming import Steps, number
+from umuxstack.conformance.naming import number
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.sockets import CallError
+from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, OWN, Value
 from umuxstack.core.units import Address
 

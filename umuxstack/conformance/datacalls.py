@@ -4,11 +4,12 @@ import errno
 import socket as stdlib
 from typing import Final
 
-from umuxstack.conformance.naming import NamingCalls, Steps, number
+from umuxstack.conformance.ends import HERE, PEERS
+from umuxstack.conformance.naming import NamingCalls, number
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.sockets import CallError, Socket
+from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, OWN, Value
-from umuxstack.conformance.target import HERE, PEERS
 from umuxstack.core.errors import SessionClosed
 from umuxstack.core.units import NEVER, Address
 from umuxstack.driver.errno_map import REASON_ERRNO

@@ -7,18 +7,18 @@ what the script says.
 
 import errno
 import socket as stdlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
+from umuxstack.conformance.ends import HERE, PEERS
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.script import SystemCall
 from umuxstack.conformance.sockets import CallError, Socket, Table
+from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, Value, evaluate
-from umuxstack.conformance.target import HERE, PEERS, Target
+from umuxstack.conformance.target import Target
 from umuxstack.core.errors import LocalError
 from umuxstack.core.units import NEVER, Address, Micros
 from umuxstack.driver.errno_map import local_error
-
-Steps = Generator[Micros, None, int]
 
 
 def number(value: Value, default: int = 0) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance import icmp, wire
+from umuxstack.conformance.ends import HERE, PEERS, Ends, Sent
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.match import Difference, compare, describe
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
@@ -28,8 +29,6 @@ from umuxstack.conformance.script import (
     UnknownOption,
     UnsupportedPacket,
 )
-from umuxstack.conformance.target import HERE, PEERS, Sent, Target
-from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.units import Address, Micros
 
 FIRST_REMOTE_PORT: Final = 40_000
@@ -82,7 +81,7 @@ def check_supported(packet: Packet) -> None:
 class Packets:
     """Injects and expects packets at one target."""
 
-    def __init__(self, target: Target, wiring: Wiring) -> None:
+    def __init__(self, target: Ends, wiring: Wiring) -> None:
         self.target = target
         self.wiring = wiring
         self._remote_port = FIRST_REMOTE_PORT
@@ -143,7 +142,7 @@ class Packets:
 
     def _is_over(self, flow: Flow) -> bool:
         """Its connection is gone without a record, so a SYN begins another."""
-        return flow.live_remote is not None and self.target.session_of(flow) is None
+        return flow.live_remote is not None and not self.target.is_known(flow)
 
     def _is_again(self, flow: Flow) -> bool:
         return flow.local_port == self.wiring.bind_port
@@ -340,4 +339,4 @@ def is_expected(packet: Packet) -> bool:
     return packet.direction is Direction.OUT
 
 
-__all__ = ["Connection", "Packets", "Wiring", "check_supported", "is_expected"]
+__all__ = ["Packets", "Wiring", "check_supported", "is_expected"]

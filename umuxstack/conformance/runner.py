@@ -13,10 +13,9 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance import commands, tcpinfo
-from umuxstack.conformance.calls import Steps
-from umuxstack.conformance.extension import ExtendedCalls
 from umuxstack.conformance.icmp import LONGER_HEADER
 from umuxstack.conformance.match import show
+from umuxstack.conformance.ours import OurStack
 from umuxstack.conformance.outcome import Mismatch, Outcome, Status, UnsupportedConstruct
 from umuxstack.conformance.packets import Packets, Wiring, check_supported
 from umuxstack.conformance.parser import parse
@@ -32,8 +31,8 @@ from umuxstack.conformance.script import (
     TimeKind,
 )
 from umuxstack.conformance.sockets import CallError
+from umuxstack.conformance.subject import MakeSubject, Setup, Steps
 from umuxstack.conformance.symbols import ANY, errno_of, evaluate
-from umuxstack.conformance.target import Target
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.personality import personality
 from umuxstack.core.units import NEVER, Micros, seconds
@@ -75,16 +74,18 @@ class Pending:
     finished: Micros | None = None
 
 
-def run_file(path: str | Path, settings: Settings = Settings()) -> Outcome:
+def run_file(path: str | Path, settings: Settings = Settings(), make: MakeSubject = OurStack) -> Outcome:
     """Parses and runs the script in `path`. Never raises."""
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         return Outcome(str(path), Status.ERROR, str(error))
-    return run_text(text, str(path), settings)
+    return run_text(text, str(path), settings, make)
 
 
-def run_text(text: str, path: str = "<script>", settings: Settings = Settings()) -> Outcome:
+def run_text(
+    text: str, path: str = "<script>", settings: Settings = Settings(), make: MakeSubject = OurStack
+) -> Outcome:
     """Parses and runs a script. Never raises."""
     started = time.perf_counter()
     name = settings.personality or guess_personality(text)
@@ -93,7 +94,11 @@ def run_text(text: str, path: str = "<script>", settings: Settings = Settings())
         script = parse(text, path, defines=DEFINES | settings.defines, platform=platform)
     except ScriptError as error:
         return Outcome(path, Status.ERROR, str(error), error.line, error.source, personality=name)
-    outcome = Runner(script, text, name, settings).run()
+    try:
+        runner = Runner(setup_of(script, text, name, settings), text, settings, make)
+    except UnsupportedConstruct as unsupported:
+        return Outcome(path, Status.UNSUPPORTED, unsupported.construct, personality=name)
+    outcome = runner.run()
     return attrs.evolve(outcome, seconds=time.perf_counter() - started)
 
 
@@ -111,56 +116,59 @@ def guess_personality(text: str) -> str:
     return "linux"
 
 
+def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
+    """What the script's options and the settings say together; `name` is the personality. Raises BadArgument."""
+    option = script.option
+    ours = option("umux") is not None
+    ipv4 = (option("ip_version") or ("ipv6" if ours else "ipv4")) != "ipv6"
+    # The kernel's own runner passes --mtu=1520 for IPv6, so that segments have 1460 octets in both versions.
+    kernel = name == "linux" and not ipv4 and re.search(r">[^<\n]*<mss 1460", text) is not None
+    mtu = int(option("mtu") or (1520 if kernel else 1500))
+    tolerance = int(option("tolerance_usecs") or (1000 if ours else 4000))
+    policy = personality(name)
+    if name == "linux" and not ours:
+        policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
+    wiring = Wiring(
+        bind_port=int(option("bind_port") or 8080),
+        connect_port=int(option("connect_port") or 8080),
+        ipv4=ipv4,
+        strict_segments=option("strict_segments") is not None,
+        mss=int(option("mss") or 0),
+        stamp_tick=int(option("tcp_ts_tick_usecs") or 0),
+        tolerance=tolerance,
+        pushes_bursts=name == "linux" and not ours,
+    )
+    return Setup(
+        script,
+        name,
+        f"{settings.seed} {Path(script.path).name}",
+        ours,
+        option("umux") == "unified",
+        mtu + (LONGER_HEADER if ipv4 else 0),
+        policy,
+        wiring,
+        tolerance,
+        0.0 if ours or name == "freebsd" else float(option("tolerance_percent") or 12.5),
+    )
+
+
 class Runner:
     """One run of one script."""
 
-    def __init__(self, script: Script, text: str, name: str, settings: Settings) -> None:
-        self.script = script
+    def __init__(self, setup: Setup, text: str, settings: Settings, make: MakeSubject = OurStack) -> None:
+        self.setup = setup
+        self.script = setup.script
         self.lines = text.splitlines()
-        self.personality = name
         self.settings = settings
-        option = script.option
-        self.ours = option("umux") is not None
-        ipv4 = (option("ip_version") or ("ipv6" if self.ours else "ipv4")) != "ipv6"
-        # The kernel's own runner passes --mtu=1520 for IPv6, so that segments have 1460 octets in both versions.
-        kernel = name == "linux" and not ipv4 and re.search(r">[^<\n]*<mss 1460", text) is not None
-        mtu = int(option("mtu") or (1520 if kernel else 1500))
-        tolerance = int(option("tolerance_usecs") or (1000 if self.ours else 4000))
-        self.tolerance = tolerance
-        self.tolerance_percent = 0.0 if self.ours or name == "freebsd" else float(option("tolerance_percent") or 12.5)
-        policy = personality(name)
-        if name == "linux" and not self.ours:
-            policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
-        self.target = Target(
-            policy,
-            mtu=mtu + (LONGER_HEADER if ipv4 else 0),
-            seed=f"{settings.seed} {Path(script.path).name}",
-            unified=option("umux") == "unified",
-            silence=option("umux") == "unified",
-        )
-        self.wiring = Wiring(
-            bind_port=int(option("bind_port") or 8080),
-            connect_port=int(option("connect_port") or 8080),
-            ipv4=ipv4,
-            strict_segments=option("strict_segments") is not None,
-            mss=int(option("mss") or 0),
-            stamp_tick=int(option("tcp_ts_tick_usecs") or 0),
-            tolerance=tolerance,
-            pushes_bursts=name == "linux" and not self.ours,
-        )
-        self.packets = Packets(self.target, self.wiring)
-        self.calls = ExtendedCalls(
-            self.target,
-            bind_port=self.wiring.bind_port,
-            connect_port=self.wiring.connect_port,
-            doubles_buffers=name == "linux" and not self.ours,
-        )
+        self.tolerance = setup.tolerance
+        self.subject = make(setup)
+        self.target = self.subject.ends
+        self.packets = Packets(self.target, setup.wiring)
         self.started = self.target.now
         self.anchor = self.target.now  # when the event before happened
         self.scheduled: Micros = self.target.now  # for the report
         self.pending: Pending | None = None
         self.names: dict[str, object] = dict(tcpinfo.CONSTANTS)  # of the Python blocks
-        self.counters_from: dict[str, int] = {}
         self.event: Event | None = None
         self.line = 0
         self.silent_until: Micros | None = None
@@ -172,18 +180,18 @@ class Runner:
             self._refuse_unsupported()
             for command in self.script.init:
                 self.line = command.position.line
-                self._command(command)
+                self.subject.command(command.text)
             for event in self.script.events:
                 self.event = event
                 self.line = event.position.line
                 self._perform(event)
             if self.pending is not None:
                 self._finish_pending()
-            if self.ours:
+            if self.setup.ours:
                 self._nothing_left()
             for command in self.script.cleanup:
                 self.line = command.position.line
-                self._command(command)
+                self.subject.command(command.text)
         except UnsupportedConstruct as unsupported:
             return self._outcome(Status.UNSUPPORTED, unsupported.construct)
         except Mismatch as mismatch:
@@ -193,6 +201,8 @@ class Runner:
         except Exception as error:  # a bug of the stack or of the runner: the report must say where
             trace = traceback.format_exc().splitlines()
             return self._outcome(Status.FAILED, f"{type(error).__name__}: {error}", trace[-12:])
+        finally:
+            self.subject.close()
         return self._outcome(Status.PASSED, "")
 
     def _outcome(self, status: Status, message: str, details: list[str] | None = None) -> Outcome:
@@ -205,7 +215,7 @@ class Runner:
             self.lines[line - 1].strip() if 0 < line <= len(self.lines) else "",
             Micros(self.target.now - self.started),
             tuple(details or ()),
-            self.personality,
+            self.setup.personality,
             packets=tuple(self.target.capture) if self.settings.capture else (),
         )
 
@@ -239,7 +249,7 @@ class Runner:
         if isinstance(action, SystemCall):
             self._call(event, action)
         elif isinstance(action, Command):
-            self._command(action)
+            self.subject.command(action.text)
         elif isinstance(action, Code):
             self._code(action)
         else:
@@ -257,7 +267,7 @@ class Runner:
         self._check_silence()
 
     def _slack(self, start: Micros) -> int:
-        return max(self.tolerance, int((start - self.anchor) * self.tolerance_percent / 100))
+        return max(self.tolerance, int((start - self.anchor) * self.setup.tolerance_percent / 100))
 
     def _check_silence(self) -> None:
         if self.silent_until is not None and self.target.sent:
@@ -274,12 +284,12 @@ class Runner:
         if not target.sent and not target.run_until(latest, stop=lambda: bool(target.sent)):
             raise Mismatch(
                 "no packet came" if event.time.kind is not TimeKind.ANY else "no packet ever came",
-                [f"  waited until {self._clock(latest)}", *self._state_lines()],
+                [f"  waited until {self._clock(latest)}", *self.subject.state_lines()],
             )
         length = getattr(getattr(expected, "sequence", None), "length", 0)
         first = target.sent[0]
         if length > 0 and event.time.kind is not TimeKind.ANY:
-            target.run_until(max(target.now, first.time))  # a burst is sent at one instant
+            target.run_until(Micros(max(target.now, first.time + target.burst)))
         at = Micros(self.packets.match(expected, first, slack))
         anchor_before = self.anchor
         self.anchor = at if event.time.kind is TimeKind.ANY else Micros(max(at, self.anchor))
@@ -305,16 +315,6 @@ class Runner:
             out.append(f"  {self._clock(sent.time)} {show(sent.packet, flow)}")
         return out
 
-    def _state_lines(self) -> list[str]:
-        current = self.calls.current
-        if current is None or current.session is None:
-            return []
-        session = current.session
-        return [
-            f"  the connection is in {session.state_name}"
-            + (f", ended: {session.end_reason.name}" if session.ended else "")
-        ]
-
     def _nothing_left(self) -> None:
         self.target.run_until(self.target.now)
         if self.target.sent:
@@ -324,7 +324,7 @@ class Runner:
 
     def _call(self, event: Event, call: SystemCall) -> None:
         ends = None if call.end is None else Micros(self.anchor - event.time.start + call.end)
-        pending = Pending(event, call, self.calls.start(call), self.target.now, ends)
+        pending = Pending(event, call, self.subject.start(call), self.target.now, ends)
         self.pending = pending
         if call.name == "silence":
             if ends is None:
@@ -343,7 +343,7 @@ class Runner:
         elif ends is None:
             limit = Micros(self.target.now + self._slack(self.anchor))
             if not self.target.run_until(limit, stop=lambda: pending.finished is not None):
-                raise Mismatch(f"{call.name}() blocks", self._state_lines())
+                raise Mismatch(f"{call.name}() blocks", self.subject.state_lines())
             self._judge(pending)
 
     def _step(self) -> bool:
@@ -351,7 +351,6 @@ class Runner:
         pending = self.pending
         if pending is None or pending.finished is not None:
             return True
-        self.calls.started = pending.started
         try:
             self.target.waits_until = next(pending.steps)
         except StopIteration as stop:
@@ -373,7 +372,7 @@ class Runner:
             self.target.run_until(limit, stop=lambda: pending.finished is not None)
         if pending.finished is None:
             self.line = pending.call.position.line
-            raise Mismatch(f"{pending.call.name}() has not returned in its time", self._state_lines())
+            raise Mismatch(f"{pending.call.name}() has not returned in its time", self.subject.state_lines())
         self._judge(pending)
 
     def _judge(self, pending: Pending) -> None:
@@ -392,7 +391,7 @@ class Runner:
                 )
         elif call.name in MAKES_DESCRIPTOR and isinstance(expected, int) and expected >= 0 <= (pending.result or -1):
             assert pending.result is not None
-            self.calls.table.rename(pending.result, expected)
+            self.subject.rename(pending.result, expected)
         elif expected is not ANY and expected != pending.result:
             wanted = f"{expected!r}" + (f" {call.errno}" if call.errno else "")
             raise Mismatch(
@@ -400,7 +399,7 @@ class Runner:
             )
         assert pending.finished is not None
         if pending.ends is not None and abs(pending.finished - pending.ends) > max(
-            self.tolerance, int((pending.ends - pending.started) * self.tolerance_percent / 100)
+            self.tolerance, int((pending.ends - pending.started) * self.setup.tolerance_percent / 100)
         ):
             raise Mismatch(
                 f"{call.name}() returns at another time",
@@ -410,48 +409,11 @@ class Runner:
 
     # Commands and code
 
-    def _command(self, command: Command) -> None:
-        for effect in commands.interpret(command.text):
-            if effect.policy:
-                self.target.change_policy(effect.policy)
-            if effect.link_up is not None:
-                self.target.link_up = effect.link_up
-            if effect.probe:
-                self._probe(effect.probe)
-            if effect.counters:
-                self.counters_from = self.target.stack.counters.snapshot()
-            if effect.counter is not None:
-                name, value = effect.counter
-                key = commands.KERNEL_COUNTERS[name]
-                actual = self.target.stack.counters.snapshot()[key] - self.counters_from.get(key, 0)
-                if actual != value:
-                    raise Mismatch(f"{name} is {actual}, expected {value}")
-
-    def _probe(self, wanted: str) -> None:
-        """Some session must be in this state (or, with "not ", none)."""
-        names = {session.state_name for session in self.target.stack.sessions() if hasattr(session, "state_name")}
-        names |= {"LISTEN" for listener in self.target.stack.listeners() if hasattr(listener, "backlog")}
-        if any(self.target.stack._ctx.quiet.values()):
-            names.add("TIME-WAIT")
-        negated, state = wanted.startswith("not "), wanted.removeprefix("not ")
-        if (state in names) == negated:
-            raise Mismatch(
-                f"no connection is in {state}" if not negated else f"a connection is in {state}", [str(names)]
-            )
-
     def _code(self, code: Code) -> None:
         names = self.names
         for name in [name for name in names if name.startswith("tcpi_")]:
             del names[name]
-        names.update(tcpinfo.of(self.calls, self.calls.current))
-        if self.ours:
-            names.update(tcpinfo.of_stack(self.calls))
-            current = self.calls.current
-            session = None if current is None else current.session
-            flow = self.target.flow
-            names["isn"] = 0 if flow is None or flow.live_local is None else flow.live_local  # as it is on the wire
-            names["state"] = "CLOSED" if session is None else session.state_name
-            names["reason"] = "NONE" if session is None else session.end_reason.name
+        names.update(self.subject.facts())
         text = code.text.replace("\\\n", "\n") if ";" in code.text else code.text
         try:
             compiled = compile(_dedented(text), self.script.path, "exec")

@@ -1,0 +1,102 @@
+"""Both ends of the wire, as a script sees them: the clock, the packets of the stack under test, flows and names.
+
+`Ends` is what a stack under test must offer, whatever it is. Packets that it sends are verified and kept with their
+time until the script asks for them. Invariant: for the script, time moves only in `run_until`.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from typing import Final
+
+import attrs
+
+from umuxstack.conformance import wire
+from umuxstack.conformance.flow import Flow
+from umuxstack.conformance.outcome import Mismatch
+from umuxstack.core.entropy import Entropy
+from umuxstack.core.units import NEVER, Address, Micros
+
+# Names for `[from NAME, to NAME]`; the interface identifiers are arbitrary, the prefixes for documentation.
+HERE: Final = Address(IPv6Address("fd3d:fa7b:d17d::1").packed)
+PREFIX: Final = Address(IPv6Address("fd00:db8:5::").packed)
+NAMES: Final = {"here": HERE}
+PEERS: Final = {
+    "peer": Address(IPv6Address("2001:db8::1").packed),
+    "other": Address(IPv6Address("2001:db8:0:7::2").packed),
+    "third": Address(IPv6Address("2001:db8:0:9::3").packed),
+    "neighbour": Address(IPv6Address("2001:db8::2").packed),  # in the /64 of `peer`
+}
+
+
+@attrs.frozen(slots=True)
+class Sent:
+    """A packet of the stack's, not yet matched."""
+
+    time: Micros
+    packet: wire.Seen
+    raw: bytes
+
+
+class Ends(ABC):
+    """A stack under test on one link. `burst`: how far in time the segments of one burst may lie apart."""
+
+    burst: int = 0  # microseconds
+
+    def __init__(self, *, mtu: int, seed: str, now: Micros) -> None:
+        self.mtu = mtu
+        self.now = now
+        self.entropy = Entropy(f"umux drill {seed}".encode())
+        self.sent: deque[Sent] = deque()
+        self.capture: list[tuple[Micros, bytes]] = []
+        self.link_up = True
+        self.names: dict[str, Address] = NAMES | PEERS
+        self.flows: dict[tuple[bytes, int, bytes, int], Flow] = {}
+        self.flow: Flow | None = None  # the one that packets without addresses belong to
+        self.waiting: Callable[[], bool] | None = None  # a blocking call: does it return now?
+        self.waits_until: Micros = NEVER
+        self.segments = {"out": 0, "in": 0, "data_out": 0, "data_in": 0, "bytes_out": 0}
+
+    @abstractmethod
+    def run_until(self, until: Micros, *, stop: Callable[[], bool] | None = None) -> bool:
+        """Lets time pass. True as soon as `stop` says so; False when `until` is reached without."""
+
+    @abstractmethod
+    def inject(self, raw: bytes, gso_size: int = 0) -> None:
+        """A packet comes to the stack."""
+
+    @abstractmethod
+    def is_known(self, flow: Flow) -> bool:
+        """Whether somebody answers for this four-tuple now: a connection, or a record of one."""
+
+    def open_flow(self, local: bytes, local_port: int, remote: bytes, remote_port: int) -> Flow:
+        """A new connection begins: its numbers are not known yet."""
+        flow = Flow(local, local_port, remote, remote_port)
+        self.flows[flow.key] = flow
+        return flow
+
+    def _take(self, raw: bytes) -> None:
+        """The stack has sent this packet, now. Raises Mismatch for one that no stack may send."""
+        self.capture.append((self.now, raw))
+        if len(raw) > self.mtu:
+            raise Mismatch(f"a packet of {len(raw)} octets on a link of {self.mtu}")
+        try:
+            packet = wire.read(raw)
+        except wire.Unsound as error:
+            raise Mismatch(f"an unsound packet: {error}", [raw.hex()]) from None
+        if isinstance(packet, wire.Segment):
+            self.segments["out"] += 1
+            if packet.payload:
+                self.segments["data_out"] += 1
+                self.segments["bytes_out"] += len(packet.payload)
+        self.sent.append(Sent(self.now, packet, raw))
+
+    def _settle_call(self, collect: Callable[[], None]) -> None:
+        """Everything that happens at this instant: what was sent, and the call that waits may return."""
+        for _ in range(100):
+            collect()
+            if self.waiting is None or not self.waiting():
+                break
+            self.waiting = None
+        collect()
