@@ -407,6 +407,36 @@ async def test_options_of_a_session_take_effect_before_and_after_connect(pair: P
         await accepted.aclose()
 
 
+@pytest.mark.rule("RFC 9293 MUST-49", "RFC 9293 MUST-48")
+async def test_the_hop_limit_and_the_traffic_class_hold_from_the_syn_on(pair: Pair) -> None:
+    """Options that were set before connect() came after the SYN."""
+    with tcp(pair.client) as socket:
+        assert socket.getsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS) == 64
+        socket.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS, 255)
+        socket.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_TCLASS, 0xB8)
+        async with await pair.server.listen(80, address=SERVICE) as listener:
+            await socket.connect((SERVICE, 80))
+            accepted = await listener.accept()
+        assert {(sent[7], (sent[0] & 15) << 4 | sent[1] >> 4) for sent in pair.client_link.headers} == {(255, 0xB8)}
+        assert socket.getsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS) == 255
+        for wrong in (-2, 0, 256):
+            with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+                socket.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS, wrong)
+        socket.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS, -1)
+        assert socket.getsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS) == 64
+        await accepted.aclose()
+
+
+async def test_a_datagram_socket_has_a_hop_limit_as_well(pair: Pair) -> None:
+    with udp(pair.client) as before, udp(pair.client) as after:
+        before.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS, 3)
+        await before.sendto(b"x", (SERVICE, 53))
+        await after.sendto(b"x", (SERVICE, 53))
+        after.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_UNICAST_HOPS, 4)
+        await after.sendto(b"x", (SERVICE, 53))
+        assert [sent[7] for sent in pair.client_link.headers] == [3, 64, 4]
+
+
 async def test_what_is_set_on_a_listening_socket_holds_for_accepted_ones(pair: Pair) -> None:
     with tcp(pair.server) as listening:
         listening.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)

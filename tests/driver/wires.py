@@ -27,6 +27,7 @@ class FakeLink:
         self.closed = False
         self.reads = 0
         self.writes = 0
+        self.headers: list[bytes] = []  # of everything that was written
 
     def change(self) -> None:
         """Something a waiter may want to look at."""
@@ -43,6 +44,7 @@ class FakeLink:
         self._check()
         taken = min(self.room, len(packets))
         self.room -= taken
+        self.headers += [header for header, *_ in packets[:taken]]
         if self.other is not None and not self.loses:
             for outgoing in packets[:taken]:
                 self.other.inbox.extend(self._carry(outgoing))

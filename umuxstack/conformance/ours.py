@@ -68,6 +68,7 @@ class OurStack(Subject):
             names["isn"] = 0 if flow is None or flow.live_local is None else flow.live_local  # as it is on the wire
             names["state"] = "CLOSED" if session is None else session.state_name
             names["reason"] = "NONE" if session is None else session.end_reason.name
+            names["soft_error"] = "NONE" if session is None else session.soft_error.name
         return names
 
     def state_lines(self) -> list[str]:

@@ -31,6 +31,8 @@ _POLICY: Final[dict[tuple[int, int], tuple[str, int]]] = {
     (SOL, stdlib.SO_RCVBUF): ("receive_buffer", 0),
     (IPV6, stdlib.IPV6_TCLASS): ("traffic_class", 0),
     (0, stdlib.IP_TOS): ("traffic_class", 0),
+    (IPV6, stdlib.IPV6_UNICAST_HOPS): ("hop_limit", 0),
+    (0, stdlib.IP_TTL): ("hop_limit", 0),
 }
 
 # Accepted, remembered and read back; they change nothing that a packet shows.

@@ -115,6 +115,8 @@ class TcpPolicy:
     tail_loss_probe: bool = True  # RFC 8985 7
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
     traffic_class: int = attrs.field(default=0, validator=_within(0, 255))  # of every segment; ECN bits are TCP's
+    hop_limit: int = attrs.field(default=0, validator=_within(0, 255))  # of every segment; 0: the stack's
+    report_after: int = attrs.field(default=3, validator=_within(0, 100))  # RFC 9293 3.8.3's R1, counted; 0: never
 
     def __attrs_post_init__(self) -> None:
         _check_least(self, _TCP_LEAST)

@@ -21,6 +21,7 @@ class EventKind(StrEnum):
     LEASE_ENDED = "lease_ended"  # nobody holds the address any more
     SESSION_OPENED = "session_opened"  # handshake begun by us, or SYN taken
     SESSION_ESTABLISHED = "session_established"
+    SESSION_TROUBLED = "session_troubled"  # a soft error: R1 retransmissions, or an ICMPv6 error; see reason
     SESSION_ENDED = "session_ended"
 
 

@@ -11,7 +11,7 @@ from umuxstack.core.address.lease import EA, INVALID, SERVICE, SHARED, Lease
 from umuxstack.core.address.pool import AddressPool, PoolStatistics
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme, scheme_for
-from umuxstack.core.config import StackConfig
+from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.counters import Counters
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.entropy import Entropy
@@ -199,18 +199,23 @@ class Stack(Opener):
         source: Address | None = None,
         unified: bool | None = None,
         label: str = "",
+        policy: TcpPolicy | None = None,
     ) -> TcpSession:
         """Opens a session. Without `source` it takes an EA (UM-15); with one it is from there (UM-16).
 
         `unified`: whether the peer is known to be, so that both port fields carry the fixed value (UM-5); None
-        asks `config.unified_peers`. Raises LocalError; nothing was changed then.
+        asks `config.unified_peers`. `policy`: this session's own, from its SYN on. Raises LocalError; nothing was
+        changed then.
         """
         self._check_peer(peer, port)
         ctx = self._ctx
         if ctx.memory * 8 > ctx.config.memory * 7:
             raise NoMemory("buffers hold nearly all the memory that is configured; close some sessions")
         dialled = self.config.fixed_port if self._is_unified(peer, unified) else port
-        policy = self.config.tcp
+        if policy is None:
+            policy = self.config.tcp
+        else:
+            find(policy.congestion, ctx.congestion)
         if source is None:
             lease = self._take_ea(now, label)
             pair = peer + lease.address

@@ -45,7 +45,7 @@ VERBS: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
             "abort",
         ),
     ),
-    (UdpSocket, ("connect", "disconnect", "send", "receive_datagram", "take_error", "close")),
+    (UdpSocket, ("connect", "disconnect", "send", "set_hop_limit", "receive_datagram", "take_error", "close")),
     (EchoSession, ("send", "take_reply", "close")),
 )
 _CONFIGS: Final[dict[str, type]] = {cls.__name__: cls for cls in (StackConfig, LinkCaps, PoolPolicy, TcpPolicy)}

@@ -21,7 +21,7 @@ import attrs
 import trio
 
 from umuxstack.core.address.scheme import Scheme
-from umuxstack.core.config import StackConfig
+from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.echo.session import EchoReply
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import BadArgument, NotListening
@@ -196,9 +196,16 @@ class Host:
         )
 
     async def connect_packed(
-        self, peer: Address, port: int, *, source: Address | None, unified: bool | None = None, label: str = ""
+        self,
+        peer: Address,
+        port: int,
+        *,
+        source: Address | None,
+        unified: bool | None = None,
+        label: str = "",
+        policy: TcpPolicy | None = None,
     ) -> UmuxStream:
-        """`connect` with packed addresses."""
+        """`connect` with packed addresses, and a policy of the session's own."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if (
             source is not None
@@ -206,7 +213,7 @@ class Host:
             and in_prefix(source, self.config.prefix, self.config.prefix_length)
         ):
             self.before_choice(source)
-        session = self.stack.connect(peer, port, self.now(), source=source, unified=unified, label=label)
+        session = self.stack.connect(peer, port, self.now(), source=source, unified=unified, label=label, policy=policy)
         stream = UmuxStream(session, self.pump)
         self.kick()
         try:

@@ -11,6 +11,8 @@ import socket as stdlib
 import struct
 from typing import Any, Final
 
+import attrs
+
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import Micros
@@ -26,6 +28,7 @@ _IPV6: Final = stdlib.IPPROTO_IPV6
 _SOCKET: Final = stdlib.SOL_SOCKET
 LINGER: Final[Option] = (_SOCKET, stdlib.SO_LINGER)
 CONGESTION: Final[Option] = (_TCP, stdlib.TCP_CONGESTION)
+HOPS: Final[Option] = (_IPV6, stdlib.IPV6_UNICAST_HOPS)
 
 # Option -> (field of TcpPolicy, microseconds per unit of the option; 0: a plain number; -1: a truth value)
 POLICY: Final[dict[Option, tuple[str, int]]] = {
@@ -37,6 +40,7 @@ POLICY: Final[dict[Option, tuple[str, int]]] = {
     (_TCP, stdlib.TCP_USER_TIMEOUT): ("user_timeout", 1_000),
     (_SOCKET, stdlib.SO_SNDBUF): ("send_buffer", 0),
     (_SOCKET, stdlib.SO_RCVBUF): ("receive_buffer", 0),
+    (_IPV6, stdlib.IPV6_TCLASS): ("traffic_class", 0),
 }
 
 # Remembered, with what they are at first.
@@ -57,12 +61,13 @@ HARMLESS: Final[dict[Option, int]] = {
 class SocketOptions:
     """The options of one socket, before and after it has a session."""
 
-    __slots__ = ("_changes", "_kind", "_linger", "_policy", "_remembered", "_session", "_unchanging")
+    __slots__ = ("_changes", "_hop_limit", "_kind", "_linger", "_policy", "_remembered", "_session", "_unchanging")
 
     def __init__(self, kind: stdlib.SocketKind, policy: TcpPolicy, hop_limit: int) -> None:
         """`policy` and `hop_limit` are the stack's, until something is set."""
         self._kind = kind
         self._policy = policy
+        self._hop_limit = hop_limit
         self._changes: dict[str, Any] = {}
         self._linger = (0, 0)
         self._remembered: dict[Option, int] = {}
@@ -71,13 +76,22 @@ class SocketOptions:
             (_SOCKET, stdlib.SO_TYPE): int(kind),
             (_SOCKET, stdlib.SO_DOMAIN): int(stdlib.AF_INET6),
             (_SOCKET, stdlib.SO_PROTOCOL): int(_TCP if kind == stdlib.SOCK_STREAM else stdlib.IPPROTO_UDP),
-            (_IPV6, stdlib.IPV6_UNICAST_HOPS): hop_limit,
         }
+
+    @property
+    def hop_limit(self) -> int:
+        """Of every packet of this socket; 0: the stack's."""
+        return int(self._value("hop_limit"))
+
+    @property
+    def policy(self) -> TcpPolicy | None:
+        """What a session opened now is to have from its SYN on; None: the stack's own."""
+        return attrs.evolve(self._policy, **self._changes) if self._changes else None
 
     def attach(self, session: TcpSession) -> None:
         """There is a session now; what was set before holds for it."""
         self._session = session
-        if self._changes:
+        if self._changes and session.policy != self.policy:
             session.configure(**self._changes)
 
     def inherit(self, listener: "SocketOptions") -> None:
@@ -99,6 +113,8 @@ class SocketOptions:
         option = (level, name)
         if option in self._unchanging:
             return self._unchanging[option]
+        if option == HOPS:
+            return self.hop_limit or self._hop_limit
         if option == LINGER:
             return _LINGER.pack(*self._linger)
         if option in POLICY:
@@ -133,7 +149,12 @@ class SocketOptions:
             number: int = _INT.unpack_from(value)[0]
         else:
             number = value
-        if option in POLICY:
+        if option == HOPS:
+            # RFC 3493 5.1: -1 is the default again. A hop limit of 0 would not leave this host.
+            if not (number == -1 or 1 <= number <= 255):
+                raise os_error(errno.EINVAL, "a hop limit is 1 to 255, or -1")
+            self._change("hop_limit", max(number, 0))
+        elif option in POLICY:
             field, unit = POLICY[option]
             if number < 0:
                 raise os_error(errno.EINVAL, "negative")
@@ -149,7 +170,7 @@ class SocketOptions:
 
     def _change(self, field: str, value: Any) -> None:
         if self._kind != stdlib.SOCK_STREAM:
-            if field not in ("send_buffer", "receive_buffer", "keepalive"):
+            if field not in ("send_buffer", "receive_buffer", "keepalive", "hop_limit"):
                 raise os_error(errno.ENOPROTOOPT)
         elif self._session is not None:
             self._session.configure(**{field: value})

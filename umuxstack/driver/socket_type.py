@@ -174,6 +174,8 @@ class UmuxSocket(trio.socket.SocketType):
             raise TypeError("value must be None when optlen is given")
         with os_errors():
             self.options.set(level, optname, value if isinstance(value, int) else bytes(value))
+            if self._datagrams is not None:
+                self._datagrams.socket.set_hop_limit(self.options.hop_limit)
 
     def _take_error(self) -> int:
         if self._stream is not None:
@@ -246,7 +248,7 @@ class UmuxSocket(trio.socket.SocketType):
         self._connecting = True
         try:
             with os_errors():
-                stream = await self._host.connect_packed(peer, port, source=source)
+                stream = await self._host.connect_packed(peer, port, source=source, policy=self.options.policy)
         except trio.Cancelled:
             self.close()  # as trio's own: what a cancelled connect has done is not known
             raise
@@ -279,6 +281,8 @@ class UmuxSocket(trio.socket.SocketType):
         address, port = local
         host = self._host
         socket = host.stack.udp(host.now(), address=None if address == UNSPECIFIED else address, port=port)
+        if self.options.hop_limit:
+            socket.set_hop_limit(self.options.hop_limit)
         return UmuxDatagramSocket(socket, host.pump)
 
     # closing

@@ -93,6 +93,11 @@ class UmuxStream(trio.abc.HalfCloseableStream):
     def statistics(self) -> TcpStatistics:
         return self.session.statistics()
 
+    @property
+    def soft_error(self) -> Reason:
+        """Why the peer does not acknowledge just now, as far as is known; the stream lives on."""
+        return self.session.soft_error
+
     def readable(self) -> bool:
         """Whether `receive_some` would return or raise at once."""
         return self._closed or self._reading_ended or self.session.readable

@@ -32,7 +32,7 @@ PORTS: Final = 65536 - FIRST_PORT
 class PortMux(Stage):
     """Owner of one shared address."""
 
-    __slots__ = ("address", "bindings", "ctx", "echoes", "lease", "limit", "listeners", "sessions")
+    __slots__ = ("address", "bindings", "echoes", "lease", "limit", "listeners", "sessions")
 
     shared = True
 
@@ -226,7 +226,7 @@ class PortListener(Listener):
         if len(self.half_open) >= max(self.backlog, 8):
             if jar is None:
                 jar = self.jar = CookieJar(ctx)
-            jar.answer(pair, syn, now)
+            jar.answer(pair, syn, self.policy.hop_limit, now)
             return
         session = answer_syn(ctx, pair, self.mux.lease, syn[0], syn[1], self.policy, now)
         session.door = self

@@ -35,7 +35,7 @@ class CookieJar:
         self._ctx = ctx
         self._until = Micros(0)  # nobody can hold a cookie after this
 
-    def answer(self, pair: bytes, syn: Syn, now: Micros) -> None:
+    def answer(self, pair: bytes, syn: Syn, hop_limit: int, now: Micros) -> None:
         """A SYN-ACK that is not remembered."""
         (local_port, remote_port), (seq, _, _, options) = syn
         ctx = self._ctx
@@ -46,7 +46,7 @@ class CookieJar:
         tail = tcp_options.syn(ctx.config.link.mtu - HEADERS, window_scale=-1, sack_permitted=False, timestamps=None)
         length = 20 + len(tail)
         header = wire.build(
-            0x60000000, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port,
+            0x60000000, length, TCP, hop_limit or ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port,
             cookie, seq + 1 & MASK, (5 + len(tail) // 4) << 12 | wire.SYN | wire.ACK, 65535,
             pseudo_sum(pair, length, TCP), 0,
         )  # fmt: skip

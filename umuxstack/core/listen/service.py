@@ -55,7 +55,7 @@ class ServiceListener(Listener):
         if len(self.half_open) >= max(self.backlog, 8):
             if jar is None:
                 jar = self.jar = CookieJar(ctx)
-            jar.answer(buf[base + 8 : base + 40], syn, now)
+            jar.answer(buf[base + 8 : base + 40], syn, self.policy.hop_limit, now)
             return
         if ctx.memory * 8 > ctx.config.memory * 7:
             ctx.drop(Drop.NO_MEMORY)

@@ -62,6 +62,7 @@ class Context:
         "pmtu",
         "quiet",
         "ready",
+        "restarted",
         "sweep_at",
         "timers",
         "touched",
@@ -82,6 +83,7 @@ class Context:
         self.touched: list[Sender] = []  # sessions with something to send at the end of this batch
         self.events: deque[RawEvent] = deque(maxlen=65536)  # the oldest go when nobody drains them
         self.quiet: dict[Micros, deque[Expiring]] = {}  # by duration: each queue is in order of expiry
+        self.restarted: dict[Expiring, Restart] = {}  # records that last longer than their queue says
         self.awake: deque[Drowsy] = deque()  # sessions that may be packed when they have been idle
         self.clock: Micros = Micros(0)  # the time of the newest input, for traces only
         self.trace: list[TraceLine] | None = None  # see Stack.watch
@@ -176,7 +178,26 @@ class Expiring(Receiver):
         raise AssertionError(f"{type(self).__name__} never expires")
 
     def forget(self, now: Micros) -> None:
-        """Its time is over."""
+        """Its time is over, unless it began anew meanwhile."""
+
+    def leave(self, now: Micros) -> None:
+        """Out of the table it is in."""
+
+
+class Restart(Endpoint):
+    """The timer of a record whose time has begun anew: the queues are in order of the first expiry alone."""
+
+    __slots__ = ("_ctx", "_record", "latest")
+
+    def __init__(self, ctx: Context, record: Expiring, latest: Micros) -> None:
+        super().__init__()
+        self._ctx = ctx
+        self._record = record
+        self.latest = latest  # however often it begins anew
+
+    def on_deadline(self, now: Micros) -> None:
+        del self._ctx.restarted[self._record]
+        self._record.leave(now)
 
 
 class Drowsy(Endpoint):

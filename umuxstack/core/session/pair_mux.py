@@ -16,7 +16,7 @@ from umuxstack.core.units import TCP, Micros
 class PairMux(Stage):
     """The second stage inside one pair. Keys are the four port bytes as received: theirs, ours."""
 
-    __slots__ = ("asked_at", "ctx", "door", "members", "pair")
+    __slots__ = ("asked_at", "door", "members", "pair")
 
     def __init__(self, ctx: Context, pair: bytes, door: Door) -> None:
         super().__init__()

@@ -82,8 +82,9 @@ class Session(Sender):
 class Stage(Endpoint):
     """A legacy second stage: tells sessions apart by ports (UM-6, UM-26)."""
 
-    __slots__ = ()
+    __slots__ = ("ctx",)
 
+    ctx: Context
     keeps_records: bool = True  # whether a finished session may leave a record in its place
 
     def remove(self, session: Session, successor: Receiver | None) -> None:

@@ -277,7 +277,8 @@ class Connection(ReceiveHalf):
         start = offset + header
         size = end - start
         seq = unwrap(seq, self.rcv_nxt)
-        length = size + (flags & wire.SYN > 0) + (flags & wire.FIN > 0)
+        # RFC 9293 3.5.3 (SHLD-2): a RST may carry data, which explains it and takes no room in the window.
+        length = 0 if flags & wire.RST else size + (flags & wire.SYN > 0) + (flags & wire.FIN > 0)
         options = tcp_options.parse(buf, offset + 20, start) if header > 20 else None
 
         # RFC 7323 5.3 R1: PAWS comes before everything but RST.
@@ -515,7 +516,8 @@ class Connection(ReceiveHalf):
             self.pair,
             self.lease,
             self.stage,
-            Micros(now + duration),
+            duration,
+            now,
             reset=reset,
             owns_lease=self.owns_lease,
             timestamps=self.use_ts,
@@ -524,6 +526,7 @@ class Connection(ReceiveHalf):
             snd_nxt=self.snd_nxt,
             rcv_nxt=self.rcv_nxt,
             ts_recent=self.ts_recent,
+            hop_limit=self.hop_limit,
         )
         remember(self.ctx, record, duration)
         self.finish(reason, now, record)
@@ -544,7 +547,7 @@ class Connection(ReceiveHalf):
             length = end - offset - (bits >> 12) * 4
             pair = self.pair
             header = wire.build(
-                0x60000000, 20, TCP, self.ctx.config.hop_limit, pair[16:], pair[:16], dport, sport,
+                0x60000000, 20, TCP, self.hop_limit, pair[16:], pair[:16], dport, sport,
                 0, (seq + length + 1) & MASK, 0x5000 | wire.RST | wire.ACK, 0, (self.psum + 20) % 65535, 0,
             )  # fmt: skip
             self.out.append((header, b"", 0, wire.CHECKSUM))
@@ -592,16 +595,20 @@ class Connection(ReceiveHalf):
             return
         if kind == icmpv6.PACKET_TOO_BIG:
             self._path_shrank(value, now)
-        elif self.state in (st.SYN_SENT, st.SYN_RECEIVED) and self.door is None and self.policy.icmp_aborts:
-            # RFC 5461 4.1: a new connection may give up; an established one only remembers (MUST-56).
-            reason = {
-                (icmpv6.UNREACHABLE, icmpv6.PROHIBITED): Reason.PROHIBITED,
-                (icmpv6.UNREACHABLE, icmpv6.PORT_UNREACHABLE): Reason.REFUSED,
-                (icmpv6.PARAMETER_PROBLEM, icmpv6.UNRECOGNIZED_NEXT_HEADER): Reason.REFUSED,
-            }.get((kind, code), Reason.UNREACHABLE)
-            hard = reason != Reason.UNREACHABLE or kind == icmpv6.TIME_EXCEEDED
-            if hard or (self.policy.soft_errors_abort and kind == icmpv6.UNREACHABLE):
-                self.finish(reason, now)
+            return
+        reason = {
+            (icmpv6.UNREACHABLE, icmpv6.PROHIBITED): Reason.PROHIBITED,
+            (icmpv6.UNREACHABLE, icmpv6.PORT_UNREACHABLE): Reason.REFUSED,
+            (icmpv6.PARAMETER_PROBLEM, icmpv6.UNRECOGNIZED_NEXT_HEADER): Reason.REFUSED,
+        }.get((kind, code), Reason.UNREACHABLE)
+        opening = self.state in (st.SYN_SENT, st.SYN_RECEIVED) and self.door is None
+        hard = reason != Reason.UNREACHABLE or kind == icmpv6.TIME_EXCEEDED
+        soft = self.policy.soft_errors_abort and kind == icmpv6.UNREACHABLE
+        # RFC 5461 4.1: a new connection may give up; an established one is only told (MUST-56).
+        if opening and self.policy.icmp_aborts and (hard or soft):
+            self.finish(reason, now)
+        else:
+            self._in_trouble(reason, now)
 
     def _path_shrank(self, mtu: int, now: Micros) -> None:
         """RFC 8201: a believed "packet too big". What is in flight in larger pieces is sent again at once."""
@@ -664,6 +671,8 @@ class Connection(ReceiveHalf):
         if waited or self.retries > (policy.syn_retries if active else policy.synack_retries):
             self.finish(Reason.TIMED_OUT, now)
             return
+        if self.retries == policy.report_after:
+            self._in_trouble(Reason.TIMED_OUT, now)  # SYNs "in the general way just described" (RFC 9293 3.8.3)
         self.ctx.counters.retransmitted_segments += 1
         self._send_syn(now, simultaneous=self.door is None)
         self._start_handshake_timer(now)
@@ -707,6 +716,8 @@ class Connection(ReceiveHalf):
             self.touch()
         if "traffic_class" in changes:
             self.first_word = self.first_word & ~0xFC00000 | self.policy.traffic_class >> 2 << 22
+        if "hop_limit" in changes:
+            self.hop_limit = self.policy.hop_limit or self.ctx.config.hop_limit
         if "receive_buffer" in changes:
             self.rcv_limit = max(self.policy.receive_buffer, self.mss)
 

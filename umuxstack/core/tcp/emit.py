@@ -32,7 +32,7 @@ class Emitter(Tcb):
         if self.use_ts:
             length = 32 + size
             header = wire.build_with_timestamp(
-                first_word, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16],
+                first_word, length, TCP, self.hop_limit, pair[16:], pair[:16],
                 self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x8000 | flags, window,
                 (self.psum + length) % 65535, urgent,
                 wire.TIMESTAMP_HEAD, (now // 1000 + self.ts_offset) & MASK, self.ts_recent,
@@ -40,7 +40,7 @@ class Emitter(Tcb):
         else:
             length = 20 + size
             header = wire.build(
-                first_word, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16],
+                first_word, length, TCP, self.hop_limit, pair[16:], pair[:16],
                 self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x5000 | flags, window,
                 (self.psum + length) % 65535, urgent,
             )  # fmt: skip
@@ -56,7 +56,7 @@ class Emitter(Tcb):
         """A segment in any other shape: SYN, SACK, RST."""
         length = 20 + len(options) + len(payload)
         header = wire.build(
-            self.first_word, length, TCP, self.ctx.config.hop_limit, self.pair[16:], self.pair[:16],
+            self.first_word, length, TCP, self.hop_limit, self.pair[16:], self.pair[:16],
             self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK if flags & wire.ACK else 0,
             (5 + len(options) // 4) << 12 | flags, window, (self.psum + length) % 65535, 0,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """What is left of a TCP session for a minute: one compact record per pair (UM-36, UM-31).
 
-After an orderly close it answers a retransmitted FIN with the ACK (TIME-WAIT);
-after an abort it answers the pair with RST. An EA or one-time SSA is never met
-again, so that is all; an address that may be met again follows UM-33 and RFC 6191.
+After an orderly close it answers a retransmitted FIN with the ACK and begins the
+time anew (TIME-WAIT); after an abort it answers the pair with RST. An EA or one-time SSA
+is never met again, so that is all; an address that may be met again follows UM-33 and RFC 6191.
 """
 
 from collections import deque
@@ -11,22 +11,30 @@ from typing import Final
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop
-from umuxstack.core.session.context import Context, Expiring
+from umuxstack.core.session.context import Context, Expiring, Restart
 from umuxstack.core.session.session import Stage
 from umuxstack.core.tcp.seq import MASK, unwrap
-from umuxstack.core.units import TCP, Micros
+from umuxstack.core.units import NEVER, TCP, Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
-# until, answers with RST?, owns its lease?, timestamps?, local and remote port, window, snd_nxt, rcv_nxt, ts_recent
-_RECORD: Final = Struct(">qBBBHHHIII")
+# until, duration, flags, hop limit, local and remote port, window, snd_nxt, rcv_nxt, ts_recent
+_RECORD: Final = Struct(">qqBBHHHIII")
+_FLAGS_AT: Final = 16
+_RESET: Final = 1
+_OWNS_LEASE: Final = 2
+_TIMESTAMPS: Final = 4
+
+# How many times its duration a record may last, however often the peer repeats its FIN: ten minutes by default. A
+# TCP's own patience with an unanswered FIN is shorter (RFC 9293's R2, 100 s; about nine minutes where it is generous).
+LONGEST: Final = 10
 
 
 class Quiet(Expiring):
-    """A pair whose session is over. Under 200 bytes, no timer of its own."""
+    """A pair whose session is over. Under 200 bytes; no timer of its own, until the peer repeats its FIN."""
 
-    __slots__ = ("_ctx", "_packed", "lease", "pair", "stage")
+    __slots__ = ("_home", "_packed", "lease", "pair")
 
     def __init__(
         self,
@@ -34,7 +42,8 @@ class Quiet(Expiring):
         pair: bytes,
         lease: Lease,
         stage: Stage | None,
-        until: Micros,
+        duration: Micros,
+        now: Micros,
         *,
         reset: bool,
         owns_lease: bool,
@@ -44,19 +53,31 @@ class Quiet(Expiring):
         snd_nxt: int,
         rcv_nxt: int,
         ts_recent: int,
+        hop_limit: int,
     ) -> None:
-        self._ctx = ctx
+        self._home: Context | Stage = ctx if stage is None else stage
         self.pair = pair
         self.lease = lease
-        self.stage = stage
+        flags = reset * _RESET | owns_lease * _OWNS_LEASE | timestamps * _TIMESTAMPS
         self._packed = _RECORD.pack(
-            until, reset, owns_lease, timestamps, *ports, window, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
+            now + duration, duration, flags, hop_limit, *ports, window, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
         )
+
+    @property
+    def stage(self) -> Stage | None:
+        """The legacy second stage that holds it, if one does."""
+        home = self._home
+        return home if isinstance(home, Stage) else None
+
+    @property
+    def _ctx(self) -> Context:
+        home = self._home
+        return home.ctx if isinstance(home, Stage) else home
 
     @property
     def reset(self) -> bool:
         """It answers with RST: the session was aborted."""
-        return bool(self._packed[8])
+        return bool(self._packed[_FLAGS_AT] & _RESET)
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -79,9 +100,8 @@ class Quiet(Expiring):
         if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
             drops[Drop.BAD_CHECKSUM] += 1
             return
-        _, reset, _, timestamps, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(
-            self._packed
-        )
+        _, _, kind, _, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        reset, timestamps = bool(kind & _RESET), bool(kind & _TIMESTAMPS)
         sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
         flags = bits & 0x3F
         pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
@@ -89,7 +109,7 @@ class Quiet(Expiring):
         if pure_syn and self.lease.grain != "session" and (other_ports or not reset):
             options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
             if other_ports or self._is_newer(options, seq, rcv_nxt, timestamps, ts_recent):
-                self.forget(now)  # UM-33, RFC 6191: the new connection takes the place of the old one's record
+                self._make_room(now)  # UM-33, RFC 6191: the new connection takes the place of the old one's record
                 door = ctx.demux.pairs.get(self.pair) or ctx.demux.locals.get(self.pair[16:])
                 if door is not None:
                     door.receive(buf, base, offset, end, protocol, gso_size, True, now)
@@ -108,10 +128,14 @@ class Quiet(Expiring):
                 length = end - offset - (bits >> 12) * 4 + bool(flags & wire.SYN) + bool(flags & wire.FIN)
                 self._send(wire.RST | wire.ACK, 0, (seq + length) & MASK, b"", 0)
             return
-        near = unwrap(seq, rcv_nxt)
-        if flags & wire.FIN or near + (end - offset - (bits >> 12) * 4) < rcv_nxt or flags & wire.SYN:
+        last = unwrap(seq, rcv_nxt) + end - offset - (bits >> 12) * 4  # the number behind its data
+        if flags & wire.FIN or last < rcv_nxt or flags & wire.SYN:
             # RFC 9293 3.10.7.4: "TIME-WAIT STATE: The only thing that can arrive in this state is a
-            # retransmission of the remote FIN. Acknowledge it".
+            # retransmission of the remote FIN. Acknowledge it, and restart the 2 MSL timeout."
+            if flags & (wire.FIN | wire.SYN | wire.ACK) == wire.FIN | wire.ACK and last + 1 == rcv_nxt:
+                options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
+                if not timestamps or (options.timestamp and (options.tsval - ts_recent) & MASK < 0x80000000):
+                    self._restart(now)  # nobody else's: it has the FIN's number, and is no older than the FIN
             tsval = (now // 1000 + ctx.entropy.keyed_hash(self.pair)) & MASK  # the session's own clock: Tcb.ts_offset
             options_out = tcp_options.timestamp(tsval, ts_recent) if timestamps else b""
             self._send(wire.ACK, snd_nxt, rcv_nxt, options_out, window)
@@ -128,13 +152,21 @@ class Quiet(Expiring):
                 return newer < 0x80000000
         return unwrap(seq, rcv_nxt) >= rcv_nxt
 
+    def _restart(self, now: Micros) -> None:
+        ctx = self._ctx
+        until, duration, *_ = _RECORD.unpack(self._packed)
+        timer = ctx.restarted.get(self)
+        if timer is None:
+            timer = ctx.restarted[self] = Restart(ctx, self, Micros(until + (LONGEST - 1) * duration))
+        ctx.timers.arm(timer, min(Micros(now + duration), timer.latest))
+
     def _send(self, flags: int, seq: int, ack: int, options: bytes, window: int) -> None:
         ctx = self._ctx
         pair = self.pair
-        local_port, remote_port = self.ports
+        _, _, _, hop_limit, local_port, remote_port, *_ = _RECORD.unpack(self._packed)
         length = 20 + len(options)
         header = wire.build(
-            0x60000000, length, TCP, ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port,
+            0x60000000, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
             seq, ack, (5 + len(options) // 4) << 12 | flags, window,
             pseudo_sum(pair, length, TCP), 0,
         )  # fmt: skip
@@ -142,10 +174,21 @@ class Quiet(Expiring):
         ctx.counters.segments_out += 1
 
     def forget(self, now: Micros) -> None:
-        ctx = self._ctx
-        owns_lease = self._packed[9]
-        if self.stage is not None:
-            self.stage.forget_record(self)
+        if self not in self._ctx.restarted:  # else its timer forgets it, later
+            self.leave(now)
+
+    def _make_room(self, now: Micros) -> None:
+        timer = self._ctx.restarted.pop(self, None)
+        if timer is not None:
+            self._ctx.timers.arm(timer, NEVER)
+        self.leave(now)
+
+    def leave(self, now: Micros) -> None:
+        """Out of the table it is in; the address goes with it."""
+        ctx, stage = self._ctx, self.stage
+        owns_lease = self._packed[_FLAGS_AT] & _OWNS_LEASE
+        if stage is not None:
+            stage.forget_record(self)
         elif ctx.demux.pairs.get(self.pair) is self:
             del ctx.demux.pairs[self.pair]
         else:

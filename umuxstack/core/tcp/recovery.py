@@ -438,6 +438,8 @@ class Recovery(Scoreboard):
         if self.retries > limit or (policy.user_timeout and waited >= policy.user_timeout):
             self.finish(Reason.TIMED_OUT, now)
             return
+        if self.retries == policy.report_after:
+            self._in_trouble(Reason.TIMED_OUT, now)  # RFC 9293 3.8.3: R1 is reached (SHLD-9, SHLD-10)
         self.ctx.counters.rto_expirations += 1
         loss = self.loss
         if loss is None:

@@ -103,6 +103,14 @@ class TcpSession(Waitable):
         return Reason.NONE if self.asleep else self.tcb.end_reason
 
     @property
+    def soft_error(self) -> Reason:
+        """What keeps the peer from acknowledging: TIMED_OUT after three retransmissions, or what an ICMPv6 error said.
+
+        NONE as soon as the peer acknowledges. The session lives on; an event tells the moment (RFC 9293 3.9.1.8).
+        """
+        return Reason.NONE if self.asleep else self.tcb.soft_error
+
+    @property
     def ended(self) -> bool:
         return self.end_reason != Reason.NONE
 

@@ -168,6 +168,7 @@ class Tcb(Session):
         "first_word",
         "handle",
         "heard_at",
+        "hop_limit",
         "iss",
         "last_ack_sent",
         "loss",
@@ -208,6 +209,7 @@ class Tcb(Session):
         "stalled_at",
         "state",
         "syn_flags",
+        "trouble",
         "ts_offset",
         "ts_recent",
         "ts_recent_at",
@@ -256,6 +258,7 @@ class Tcb(Session):
         self.ts_offset = secret & MASK  # RFC 7323 5.4: the clock starts anywhere
         # The header's first 32 bits. RFC 6437 3: a flow label that looks random and stays with the flow.
         self.first_word = 0x60000000 | policy.traffic_class >> 2 << 22 | secret >> 44
+        self.hop_limit = policy.hop_limit or ctx.config.hop_limit  # RFC 9293 MUST-49
         self.last_ack_sent = 0
 
         self.tx: SendBuffer | None = None
@@ -293,6 +296,7 @@ class Tcb(Session):
         self.retries = 0
         self.retransmits = 0
         self.challenge_at: Micros = Micros(0)
+        self.trouble: tuple[int, Reason] | None = None  # SND.UNA then, and what was said of the path
 
         self.ack_due = 0  # segments received and not acknowledged
         self.ack_now = False
@@ -310,6 +314,21 @@ class Tcb(Session):
         handle = self.handle
         if handle is not None:
             self.ctx.wake(handle)
+
+    @property
+    def soft_error(self) -> Reason:
+        """What keeps the peer from acknowledging, as far as is known; NONE again as soon as it acknowledges."""
+        trouble = self.trouble
+        return trouble[1] if trouble is not None and trouble[0] == self.snd_una else Reason.NONE
+
+    def _in_trouble(self, reason: Reason, now: Micros) -> None:
+        """RFC 9293 3.9.1.8 (MUST-47): a soft error is told to the application, and ends nothing."""
+        if self.state == st.SYN_RECEIVED and self.door is not None:
+            return  # a candidate: no application has it yet
+        if self.soft_error != reason:
+            self.trouble = (self.snd_una, reason)
+            self.ctx.note(now, EventKind.SESSION_TROUBLED, self.lease, Address(self.pair[:16]), reason)
+            self._wake()
 
     # The clock
 

@@ -40,13 +40,14 @@ class Datagram:
     traffic_class: int = 0
 
 
-def send_datagram(ctx: Context, local: bytes, remote: bytes, ports: tuple[int, int], data: bytes, now: Micros) -> None:
+def send_datagram(
+    ctx: Context, local: bytes, remote: bytes, ports: tuple[int, int], data: bytes, hop_limit: int, now: Micros
+) -> None:
     """One datagram from `local` to `remote`, in fragments if the path cannot carry it whole."""
     length = wire.HEADER + len(data)
     if length > 65535:
         raise MessageTooLong(f"a datagram carries at most {LARGEST} bytes, not {len(data)}")
     partial = pseudo_sum(local + remote, length, UDP)
-    hop_limit = ctx.config.hop_limit
     out = ctx.queue_for(remote)
     if 40 + length <= ctx.pmtu.get(remote, now) or out is ctx.loop:
         header = wire.build(0x60000000, length, UDP, hop_limit, local, remote, *ports, length, partial)
@@ -102,7 +103,8 @@ class UdpSession(Session):
 
     def send(self, data: bytes, now: Micros) -> None:
         self.used_at = now
-        send_datagram(self.ctx, self.pair[16:], self.pair[:16], (self.local_port, self.remote_port), data, now)
+        ports, hop_limit = (self.local_port, self.remote_port), self.socket.hop_limit
+        send_datagram(self.ctx, self.pair[16:], self.pair[:16], ports, data, hop_limit, now)
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -169,6 +171,7 @@ class UdpSocket(Endpoint):
         "connected",
         "ctx",
         "doors",
+        "hop_limit",
         "id",
         "name",
         "port",
@@ -195,6 +198,7 @@ class UdpSocket(Endpoint):
         self.queue: deque[Datagram] = deque()
         self.queued = 0
         self.closed = False
+        self.hop_limit = ctx.config.hop_limit
         self._error = Reason.NONE
         self._opener = opener
 
@@ -260,7 +264,14 @@ class UdpSocket(Endpoint):
         if session.remote_port == to[1] or session.destination == to:
             session.send(data, now)
         else:  # the peer answered from another port, and this is the reply to that
-            send_datagram(self.ctx, session.pair[16:], to[0], (session.local_port, to[1]), data, now)
+            ports = (session.local_port, to[1])
+            send_datagram(self.ctx, session.pair[16:], to[0], ports, data, self.hop_limit, now)
+
+    def set_hop_limit(self, hop_limit: int) -> None:
+        """Of every datagram from now on; 0: the stack's."""
+        if not 0 <= hop_limit <= 255:
+            raise BadArgument(f"hop_limit is {hop_limit}; it is 0 to 255")
+        self.hop_limit = hop_limit or self.ctx.config.hop_limit
 
     def receive_datagram(self) -> Datagram | None:
         """The next datagram, or None."""
@@ -372,7 +383,8 @@ class Binding(Receiver):
             if len(self.recent) >= RECENT:
                 del self.recent[next(iter(self.recent))]
             self.recent[key] = None
-        send_datagram(self.socket.ctx, self.address, to[0], (self.port, to[1]), data, now)
+        socket = self.socket
+        send_datagram(socket.ctx, self.address, to[0], (self.port, to[1]), data, socket.hop_limit, now)
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
