@@ -193,6 +193,7 @@ MUTANTS: Final = (
         "rfc7323",
     ),
     Mutant("time-wait-10s", "TIME-WAIT lasts 10 s", _flip(time_wait=seconds(10)), "time-wait"),
+    Mutant("time-wait-runs-on", "a FIN does not restart it", _set(quiet.Quiet, "_restart", _nothing), "time-wait"),
     Mutant("time-wait-takes-any-syn", "RFC 6191 is off", _set(quiet.Quiet, "_is_newer", lambda *a: True), "time-wait"),
     Mutant("nagle-off", "small writes go at once", _flip(nodelay=True), "window"),
     Mutant("initial-window-4", "the initial window is 4", _flip(initial_window=4), "rfc5681"),
