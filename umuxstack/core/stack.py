@@ -44,7 +44,7 @@ from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.timers import BATCH
-from umuxstack.core.udp.session import Binding, Opener, UdpSession, UdpSocket
+from umuxstack.core.udp.session import Opener, ServiceBinding, UdpSession, UdpSocket
 from umuxstack.core.units import Address, Micros
 
 AnySession = TcpSession | UdpSession | EchoSession
@@ -502,22 +502,6 @@ class Stack(Opener):
             raise AddressInUse(f"a listener is called {name!r} already")
         self._serial += 1
         return self._serial, name or f"{kind}{self._serial}"
-
-
-class ServiceBinding(Binding):
-    """A UDP socket at a service address of the prefix."""
-
-    __slots__ = ("_ctx", "_lease")
-
-    def __init__(self, ctx: Context, socket: UdpSocket, lease: Lease, port: int) -> None:
-        super().__init__(socket, lease.address, port)
-        self._ctx = ctx
-        self._lease = lease
-
-    def close(self, now: Micros) -> None:
-        if self._ctx.demux.locals.get(self.address) is self:
-            del self._ctx.demux.locals[self.address]
-        self._ctx.end_lease(self._lease, now)
 
 
 __all__ = ["Outgoing", "Stack"]

@@ -414,6 +414,22 @@ class Binding(Receiver):
         raise AssertionError
 
 
+class ServiceBinding(Binding):
+    """A UDP socket at a service address of the prefix."""
+
+    __slots__ = ("_ctx", "_lease")
+
+    def __init__(self, ctx: Context, socket: UdpSocket, lease: Lease, port: int) -> None:
+        super().__init__(socket, lease.address, port)
+        self._ctx = ctx
+        self._lease = lease
+
+    def close(self, now: Micros) -> None:
+        if self._ctx.demux.locals.get(self.address) is self:
+            del self._ctx.demux.locals[self.address]
+        self._ctx.end_lease(self._lease, now)
+
+
 class Opener:
     """Who opens sessions with an EA: the stack."""
 
