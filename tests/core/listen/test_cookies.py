@@ -157,19 +157,10 @@ def test_a_session_that_a_cookie_s_answer_never_joined_falls_asleep() -> None:
     for number in range(BOUND):
         wire.send(builders.tcp(f"2001:db8:666::{number:x}", SERVICE, 5, 80, "S"))
     wire.send(builders.tcp(OTHER, SERVICE, 8, 80, "S"))
-    cookie = wire.take()[-1]
+    assert wire.take()[-1].flags == "SA"
     wire.advance(seconds(60))
     wire.take()
     assert not bool(session.asleep), "an answer to the cookie may still come, and must find the door"
-    wire.send(builders.tcp(OTHER, SERVICE, 8, 80, "A", 1, cookie.seq + 1))
-    second = door.accept()
-    assert second is not None
-    second.abort(wire.now)
-    wire.take()
-    for number in range(BOUND):
-        wire.send(builders.tcp(f"2001:db8:666::{number:x}", SERVICE, 5, 80, "S"))
-    wire.send(builders.tcp(OTHER, SERVICE, 9, 80, "S"))
-    assert wire.take()[-1].flags == "SA"
     wire.advance(minutes(5))
     wire.take()
     assert session.asleep
