@@ -130,3 +130,5 @@ class Drop(IntEnum):
     FRAGMENT_BUDGET = 29
     # our own side
     LINK_DOWN = 30
+    # multiplexing, again
+    SOURCE_IS_OURS = 31

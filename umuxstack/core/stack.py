@@ -76,7 +76,8 @@ class Stack(Opener):
         self._reassembly = Reassembly(ctx.counters)
         limit = ErrorLimit()
         self._nobody = Telescope(ctx) if config.silence else Answers(ctx)
-        self._ingress = Ingress(ctx.demux, ctx.counters, self._nobody, self._reassembly)
+        self._ingress = Ingress(ctx.demux, ctx.counters, self._nobody, self._reassembly, ctx.is_ours)
+        self._loopback = Ingress(ctx.inner, ctx.counters, self._nobody, self._reassembly)
         self.receive = self._ingress.receive  # type: ignore[method-assign]  # bound once: the hot path has no call to spare
         self.pool = AddressPool(
             prefix, scheme or scheme_for(config.scheme, prefix, entropy), config.pool, ctx.leases.holds
@@ -130,7 +131,7 @@ class Stack(Opener):
         """Gives every session with something to send its turn; returns the packets for the link, in order."""
         ctx = self._ctx
         ctx.clock = now
-        receive = self._ingress.receive
+        receive = self._loopback.receive
         while ctx.touched or ctx.loop:
             touched, ctx.touched = ctx.touched, []
             turn = iter(touched)
@@ -230,7 +231,7 @@ class Stack(Opener):
         # A concrete address of the prefix: the application's own choice, alive for this session (UM-16).
         if source == peer:
             raise BadArgument("source and peer are one address: only a shared address may talk to itself (UM-2)")
-        if ctx.demux.pairs.get(peer + source) is not None or ctx.demux.locals.get(source) is not None:
+        if ctx.table_for(peer + source).get(peer + source) is not None or ctx.demux.locals.get(source) is not None:
             raise AddressInUse("this address is in use now; connect without a source, and the stack takes a fresh one")
         self._reserve(source)
         lease = ctx.leases.open(source, EA, now, label=label)
@@ -380,7 +381,7 @@ class Stack(Opener):
 
     def _owners(self) -> list[Receiver]:
         """Everything that any table holds, second stages and what they hold included."""
-        owners: list[Receiver] = list(self._ctx.demux.pairs.values())
+        owners: list[Receiver] = [*self._ctx.demux.pairs.values(), *self._ctx.inner.pairs.values()]
         owners += [member for mux in owners if isinstance(mux, PairMux) for member in mux.members.values()]
         for shared in self._shared.values():
             owners += shared.sessions.values()
@@ -430,7 +431,7 @@ class Stack(Opener):
         """Table entries of every kind, for leak checks; all 0 after everything has ended and rested."""
         ctx = self._ctx
         return {
-            "pairs": len(ctx.demux.pairs),
+            "pairs": len(ctx.demux.pairs) + len(ctx.inner.pairs),
             "locals": len(ctx.demux.locals) - len(self._shared),
             "leases": len(ctx.leases) - len(self._shared),
             "ports": sum(

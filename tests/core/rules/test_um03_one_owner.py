@@ -242,11 +242,11 @@ class Model:
         self.stack.receive(builders.ipv6(source, target, SCTP, bytes(12)), 0, 0, True, self.wire.now)
         after = self.stack.counters.drops
         gained = [reason for reason in Drop if after[reason] != before[reason] and reason != Drop.RATE_LIMITED]
-        if owner is not None and owner.shared:
+        if source == target:
+            expected = {Drop.SOURCE_IS_DESTINATION}
+        elif owner is not None and owner.shared:
             expected = {Drop.UNKNOWN_PROTOCOL}
             self.wire.take()  # the answer that RFC 4443 3.4 asks for
-        elif source == target:
-            expected = {Drop.SOURCE_IS_DESTINATION}
         elif owner is None:
             expected = {Drop.NO_OWNER}
         else:

@@ -122,7 +122,7 @@ def half_open(
 
 def enter(session: Connection) -> None:
     """Into the pair table, or into the second stage that stands there in the pair's place."""
-    holder = session.ctx.demux.pairs.get(session.pair)
+    holder = session.table.get(session.pair)
     if isinstance(holder, PairMux):
         holder.add(session)
         return

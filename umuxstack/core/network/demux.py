@@ -11,14 +11,15 @@ class Demux:
     """Two dictionaries, asked in this order; that is all of it.
 
     `pairs` is keyed by 32 bytes, source and destination as a received header has them: the sessions.
-    `locals` is keyed by the destination alone: LISTEN_U, service, group and shared addresses.
+    `locals` is keyed by the destination alone: LISTEN_U, service, group and shared addresses. A stack has two of them
+    with the same `locals`: sessions with ourselves stand apart from those with others.
     """
 
     __slots__ = ("locals", "pairs")
 
-    def __init__(self) -> None:
+    def __init__(self, local: dict[bytes, Receiver] | None = None) -> None:
         self.pairs: dict[bytes, Receiver] = {}
-        self.locals: dict[bytes, Receiver] = {}
+        self.locals: dict[bytes, Receiver] = {} if local is None else local
 
     def owner(self, pair: bytes) -> Receiver | None:
         """The one endpoint that owns a packet with these addresses, or None: then nobody is there."""

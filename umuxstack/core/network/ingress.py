@@ -5,6 +5,7 @@ any. Knows no session and no port. Invariant: no bytes raise, and every packet
 that goes no further adds one to one drop counter. RFC 8200, RFC 4443; UM-2, UM-31, UM-39.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from umuxstack.core.counters import Counters
@@ -32,12 +33,24 @@ class Nobody(Receiver):
 
 
 class Ingress:
-    """The one way in."""
+    """The one way in: of the link's packets, and another one of those to ourselves.
 
-    __slots__ = ("counters", "demux", "nobody", "reassembly")
+    `forged`: whether no packet that comes this way can have this source. It is not asked for packets of sessions: no
+    session with such a peer stands in this way's pair table.
+    """
 
-    def __init__(self, demux: Demux, counters: Counters, nobody: Nobody, reassembly: Reassembly) -> None:
+    __slots__ = ("counters", "demux", "forged", "nobody", "reassembly")
+
+    def __init__(
+        self,
+        demux: Demux,
+        counters: Counters,
+        nobody: Nobody,
+        reassembly: Reassembly,
+        forged: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self.demux = demux
+        self.forged = forged
         self.counters = counters
         self.nobody = nobody
         self.reassembly = reassembly
@@ -76,6 +89,10 @@ class Ingress:
             return
         offset = base + 40
         pair = buf[base + 8 : base + 40]
+        if self.forged is not None and self.forged(pair[:16]):
+            # RFC 2827: nobody behind the link has our addresses; what says so would pass for one of our own programs.
+            drops[Drop.SOURCE_IS_DESTINATION if pair[:16] == pair[16:] else Drop.SOURCE_IS_OURS] += 1
+            return
         if protocol not in (TCP, UDP, ICMPV6):
             status, protocol, offset, where = extension.walk(buf, base, end)
             if status:

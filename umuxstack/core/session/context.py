@@ -44,8 +44,11 @@ class Context:
     """Shared state of a stack's sessions."""
 
     __slots__ = (
+        "_network",
         "_packed",
         "_pause",
+        "_shared",
+        "_shift",
         "_swept",
         "awake",
         "clock",
@@ -55,6 +58,7 @@ class Context:
         "demux",
         "entropy",
         "events",
+        "inner",
         "leases",
         "loop",
         "memory",
@@ -73,7 +77,11 @@ class Context:
         self.config = config
         self.entropy = entropy
         self.counters = Counters()
-        self.demux = Demux()
+        self.demux = Demux()  # of what comes from the link
+        self.inner = Demux(self.demux.locals)  # of what we send to ourselves: its pairs, nobody outside can hit (UM-37)
+        self._shift = 128 - config.prefix_length
+        self._network = int.from_bytes(config.prefix, "big") >> self._shift
+        self._shared = frozenset(config.shared)
         self.timers = Timers()
         self.leases = LeaseTable(complete=config.scheme == "random")
         self.pmtu = PathMtu(config.link.mtu)
@@ -100,15 +108,17 @@ class Context:
             endpoint.ready = True
             self.ready.append(endpoint)
 
+    def is_ours(self, address: bytes) -> bool:
+        """Whether it lies in our prefix, or is a shared address: on a routed link nobody else has it."""
+        return int.from_bytes(address, "big") >> self._shift == self._network or address in self._shared
+
     def queue_for(self, peer: bytes) -> list[Outgoing]:
         """Where packets to `peer` go: out, or back into the stack when the address is ours (UM-37)."""
-        config = self.config
-        length = config.prefix_length
-        ours = (
-            int.from_bytes(peer, "big") >> (128 - length) == int.from_bytes(config.prefix, "big") >> (128 - length)
-            or peer in config.shared
-        )
-        return self.loop if ours else self.outbox
+        return self.loop if self.is_ours(peer) else self.outbox
+
+    def table_for(self, pair: bytes) -> dict[bytes, Receiver]:
+        """The pair table that a session with `pair` stands in."""
+        return (self.inner if self.is_ours(pair[:16]) else self.demux).pairs
 
     def send_packet(self, packet: bytes, remote: bytes, now: Micros) -> None:
         """A complete packet, checksum and all; in fragments if the path cannot carry it whole."""

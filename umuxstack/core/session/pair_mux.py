@@ -33,7 +33,7 @@ class PairMux(Stage):
     def add(self, session: Session) -> None:
         session.stage = self
         self.members[self.key(session)] = session
-        self.ctx.demux.pairs[self.pair] = self
+        session.table[self.pair] = self
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -90,7 +90,7 @@ class PairMux(Stage):
         self._settle()
 
     def _settle(self) -> None:
-        pairs = self.ctx.demux.pairs
+        pairs = self.ctx.table_for(self.pair)
         if not self.members:
             if pairs.get(self.pair) is self:
                 del pairs[self.pair]

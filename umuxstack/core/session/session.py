@@ -62,16 +62,22 @@ class Session(Sender):
             self.touched = True
             self.ctx.touched.append(self)
 
+    @property
+    def table(self) -> dict[bytes, Receiver]:
+        """The pair table that it belongs into (`Context.table_for`)."""
+        ctx = self.ctx
+        return (ctx.inner if self.out is ctx.loop else ctx.demux).pairs
+
     def register(self) -> None:
         """Enters the pair table."""
-        self.ctx.demux.pairs[self.pair] = self
+        self.table[self.pair] = self
 
     def unregister(self, successor: Receiver | None = None) -> None:
         """Leaves the table it is in; `successor` takes its place there (a TIME-WAIT record)."""
         if self.stage is not None:
             self.stage.remove(self, successor)
             return
-        pairs = self.ctx.demux.pairs
+        pairs = self.table
         if pairs.get(self.pair) is self:
             if successor is None:
                 del pairs[self.pair]

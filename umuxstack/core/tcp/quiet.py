@@ -110,7 +110,7 @@ class Quiet(Expiring):
             options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
             if other_ports or self._is_newer(options, seq, rcv_nxt, timestamps, ts_recent):
                 self._make_room(now)  # UM-33, RFC 6191: the new connection takes the place of the old one's record
-                door = ctx.demux.pairs.get(self.pair) or ctx.demux.locals.get(self.pair[16:])
+                door = ctx.table_for(self.pair).get(self.pair) or ctx.demux.locals.get(self.pair[16:])
                 if door is not None:
                     door.receive(buf, base, offset, end, protocol, gso_size, True, now)
                     return
@@ -189,10 +189,11 @@ class Quiet(Expiring):
         owns_lease = self._packed[_FLAGS_AT] & _OWNS_LEASE
         if stage is not None:
             stage.forget_record(self)
-        elif ctx.demux.pairs.get(self.pair) is self:
-            del ctx.demux.pairs[self.pair]
         else:
-            return  # replaced before its time
+            pairs = ctx.table_for(self.pair)
+            if pairs.get(self.pair) is not self:
+                return  # replaced before its time
+            del pairs[self.pair]
         if owns_lease:
             ctx.end_lease(self.lease, now)
 

@@ -243,7 +243,7 @@ class TcpSession(Waitable):
             tcb.use_ts * _TIMESTAMPS | tcb.use_sack * _SACK | tcb.use_ecn * _ECN | tcb.owns_lease * _OWNS_LEASE,
         )
         self._door = tcb.door
-        self.ctx.demux.pairs[self.pair] = self
+        tcb.table[self.pair] = self
 
     def _look(self) -> "SleepyConnection":
         """The variables, to be read only: a sleeping session sleeps on."""
@@ -255,7 +255,7 @@ class TcpSession(Waitable):
         assert type(packed) is bytes
         tcb = self._unpack(packed)
         self._tcb = tcb
-        self.ctx.demux.pairs[self.pair] = tcb
+        tcb.table[self.pair] = tcb
         self.ctx.stay_awake(tcb, tcb.heard_at)
         return tcb
 
