@@ -124,6 +124,25 @@ async def test_a_key_file_that_cannot_be_written_is_tried_again(
         await until(lambda: not host.stack.pool.scheme.wants_grant)
 
 
+@pytest.mark.rule("UM-13.g", "UM-16.a")
+async def test_with_a_key_file_a_chosen_source_is_recorded_once_and_used_for_several_peers(tmp_path: Path) -> None:
+    left, right = fake_wire()
+    async with (
+        open_host(prefix="2001:db8:2::/64", link=right) as server,
+        open_host(prefix=PREFIX, link=left, key_file=tmp_path / "key") as host,
+    ):
+        streams = []
+        for where in ("2001:db8:2::80", "2001:db8:2::81"):
+            async with await server.listen(80, address=where):
+                streams.append(await host.connect(where, 80, source="2001:db8:1::50"))
+        assert {text(stream.session.local) for stream in streams} == {"2001:db8:1::50"}
+        for stream in streams:
+            await stream.aclose()
+    async with open_host(prefix=PREFIX, link=fake_wire()[0], key_file=tmp_path / "key") as host:
+        with pytest.raises(Exception, match="not used again"):
+            await host.connect("2001:db8:2::82", 80, source="2001:db8:1::50")
+
+
 @pytest.mark.rule("UM-13.g", "UM-24.i")
 async def test_an_ssa_that_a_user_chose_is_not_chosen_again_after_a_restart(tmp_path: Path) -> None:
     for attempt in range(2):

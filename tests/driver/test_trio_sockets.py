@@ -207,6 +207,29 @@ async def test_bind_refuses_what_is_not_ours_or_taken(pair: Pair) -> None:
             await third.bind(("::", 70_000))
 
 
+@pytest.mark.rule("UM-16.a", "UM-1.a")
+async def test_sockets_bound_to_one_address_reach_different_peers(pair: Pair) -> None:
+    source = "2001:db8:1::50"
+    with tcp(pair.server) as one, tcp(pair.server) as two, tcp(pair.client) as first, tcp(pair.client) as second:
+        for listening, where in ((one, SERVICE), (two, "2001:db8:2::6")):
+            await listening.bind((where, 80))
+            listening.listen()
+        for client, where in ((first, SERVICE), (second, "2001:db8:2::6")):
+            await client.bind((source, 0))
+            await client.connect((where, 80))
+            assert client.getsockname()[0] == source
+        with tcp(pair.client) as third:
+            await third.bind((source, 0))
+            with pytest.raises(OSError, check=Errno(errno.EADDRINUSE)):
+                await third.connect((SERVICE, 80))
+        first.close()
+        server, peer = await two.accept()
+        assert peer[0] == source
+        with server:
+            await second.send(b"still from there")
+            assert await server.recv(99) == b"still from there"
+
+
 async def test_connect_raises_what_a_kernel_would(pair: Pair) -> None:
     with tcp(pair.client) as socket:
         with pytest.raises(ConnectionRefusedError):

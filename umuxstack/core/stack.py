@@ -7,7 +7,7 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 
 from collections.abc import Iterator, Mapping
 
-from umuxstack.core.address.lease import EA, INVALID, SERVICE, SHARED, Lease
+from umuxstack.core.address.lease import EA, INVALID, SERVICE, SHARED, VALID, ChosenLease, Lease
 from umuxstack.core.address.pool import AddressPool, PoolStatistics
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme, scheme_for
@@ -205,8 +205,9 @@ class Stack(Opener):
         """Opens a session. Without `source` it takes an EA (UM-15); with one it is from there (UM-16).
 
         `unified`: whether the peer is known to be, so that both port fields carry the fixed value (UM-5); None
-        asks `config.unified_peers`. `policy`: this session's own, from its SYN on. Raises LocalError; nothing was
-        changed then.
+        asks `config.unified_peers`. `policy`: this session's own, from its SYN on. A chosen source lives as long as any
+        session that was opened from it, and is not used again after (UM-12). Raises LocalError; nothing was changed
+        then.
         """
         self._check_peer(peer, port)
         ctx = self._ctx
@@ -228,15 +229,14 @@ class Stack(Opener):
             session = open_session(ctx, peer + source, mux.lease, (local_port, port), policy, now)
             mux.add(session)
             return self._opened(session, local_port)
-        # A concrete address of the prefix: the application's own choice, alive for this session (UM-16).
+        # A concrete address of the prefix: the application's own choice, alive for its sessions (UM-16).
         if source == peer:
             raise BadArgument("source and peer are one address: only a shared address may talk to itself (UM-2)")
-        if ctx.table_for(peer + source).get(peer + source) is not None or ctx.demux.locals.get(source) is not None:
-            raise AddressInUse("this address is in use now; connect without a source, and the stack takes a fresh one")
-        self._reserve(source)
-        lease = ctx.leases.open(source, EA, now, label=label)
-        ctx.note(now, EventKind.LEASE_OPENED, lease)
-        session = open_session(ctx, peer + source, lease, (self.config.fixed_port, dialled), policy, now)
+        if ctx.table_for(peer + source).get(peer + source) is not None:
+            raise AddressInUse("a session has these two addresses now, or had them a minute ago; choose another source")
+        chosen = self._choose(source, label, now)
+        session = open_session(ctx, peer + source, chosen, (self.config.fixed_port, dialled), policy, now)
+        chosen.join(session.pair)
         return self._own(session, port)
 
     def listen(
@@ -475,7 +475,8 @@ class Stack(Opener):
         """A session with an address of its own enters the pair table."""
         connection.owns_lease = True
         connection.register()
-        self._ctx.leases.hand_over(connection.lease, connection.pair)
+        if not isinstance(connection.lease, ChosenLease):
+            self._ctx.leases.hand_over(connection.lease, connection.pair)
         return self._opened(connection, port)
 
     @staticmethod
@@ -483,6 +484,24 @@ class Stack(Opener):
         connection.port = port
         assert isinstance(connection.handle, TcpSession)
         return connection.handle
+
+    def joins(self, source: Address) -> bool:
+        """Whether an application has chosen this source for a session that it has open still: there may be others."""
+        lease = self._ctx.leases.get(source)
+        return isinstance(lease, ChosenLease) and lease.state == VALID
+
+    def _choose(self, source: Address, label: str, now: Micros) -> ChosenLease:
+        """The lease of a source that an application names (UM-16)."""
+        ctx = self._ctx
+        lease = ctx.leases.get(source)
+        if isinstance(lease, ChosenLease) and lease.state == VALID:
+            return lease
+        if ctx.demux.locals.get(source) is not None:
+            raise AddressInUse("somebody waits at this address; connect without a source, and the stack takes an EA")
+        self._reserve(source)
+        lease = ctx.leases.open_chosen(source, now, label)
+        ctx.note(now, EventKind.LEASE_OPENED, lease)
+        return lease
 
     def _take_ea(self, now: Micros, label: str) -> Lease:
         ctx = self._ctx

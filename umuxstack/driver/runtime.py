@@ -211,6 +211,7 @@ class Host:
             source is not None
             and self.before_choice is not None
             and in_prefix(source, self.config.prefix, self.config.prefix_length)
+            and not self.stack.joins(source)
         ):
             self.before_choice(source)
         session = self.stack.connect(peer, port, self.now(), source=source, unified=unified, label=label, policy=policy)

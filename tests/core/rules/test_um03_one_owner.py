@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.core.scene import OTHER, SHARED, STRANGER, UNHELD, address, das, end, listen_0, service, udp_das
 from umuxstack.core.echo.session import EchoSession
-from umuxstack.core.errors import Drop
+from umuxstack.core.errors import Drop, LocalError
 from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_u import ListenU
 from umuxstack.core.listen.service import ServiceListener
@@ -30,6 +30,7 @@ from umuxstack.testing.wire import Wire
 
 PEERS: Final = (PEER, OTHER, "2001:db8:2::3")
 SERVICES: Final = ("2001:db8:1::53", "2001:db8:1::54")
+SOURCES: Final = ("2001:db8:1::a1", "2001:db8:1::a2")
 GROUP: Final = "ff05::77"
 RECORD: Final = seconds(60)  # TIME-WAIT and RETIRING
 PATIENCE: Final = seconds(63)  # a SYN-ACK and five more of it: 1 + 2 + 4 + 8 + 16 + 32 s
@@ -63,6 +64,7 @@ class Model:
         self.pings: list[EchoSession] = []
         self.records: list[tuple[bytes, Micros]] = []  # (pair, until): of sessions that ended a while ago
         self.ports = iter(range(40000, 60000))
+        self.chosen: set[str] = set()  # sources that sessions were opened from
 
     # What can happen; `n` picks one of what there is
 
@@ -72,6 +74,28 @@ class Model:
         if n % 2:
             peer.accept()
         self.sessions.append((session, peer))
+
+    def connect_from(self, n: int) -> None:
+        """From a source of the application's own choice, which sessions with different peers share (UM-16)."""
+        where = SOURCES[n // 3 % 2]
+        living = [s.pair for s, _ in self.sessions if not s.ended]
+        held = [pair for pair in (*living, *self.kept()) if pair[16:] == packed(where)]
+        try:
+            session = self.stack.connect(address(PEERS[n % 3]), 80, self.wire.now, source=address(where))
+        except LocalError:
+            assert held or where in self.chosen, "nobody has this address, and nobody had it"
+            return
+        assert session.pair not in held
+        assert held or where not in self.chosen, "it has died with its sessions (UM-12)"
+        self.chosen.add(where)
+        peer = Peer(self.wire, session.local, address=PEERS[n % 3], port=80)
+        if n % 2:
+            peer.accept()
+        self.wire.take()
+        self.sessions.append((session, peer))
+
+    def kept(self) -> list[bytes]:
+        return [pair for pair, until in self.records if until > self.wire.now]
 
     def open_door(self, n: int) -> None:
         grain = "client" if n % 3 == 0 else "session"
@@ -270,6 +294,8 @@ def _is(found: Receiver | None, who: object) -> bool:
 
 STEPS: Final = (
     Model.connect,
+    Model.connect_from,
+    Model.connect_from,
     Model.open_door,
     Model.open_udp_door,
     Model.knock,

@@ -102,8 +102,44 @@ class Lease:
         """Moves along the table; an event that the state does not know changes nothing."""
         self.state = TRANSITIONS.get((self.state, event), self.state)
 
+    def close_for(self, pair: bytes) -> bool:
+        """The application has closed the session with this pair. True: nobody else has the address open."""
+        return True
+
+    def finish_for(self, pair: bytes) -> bool:
+        """The session with this pair is gone. True: it was the last that had the address."""
+        return True
+
     def __repr__(self) -> str:
         return f"<Lease {self.name} {self.state_name}>"
+
+
+class ChosenLease(Lease):
+    """A source that an application chose (UM-16): sessions with different peers may have it at once (UM-1).
+
+    It is RETIRING when all of them are closed, and ends with the last (UM-7). Always in the lease table.
+    """
+
+    __slots__ = ("_closed", "_open")
+
+    def __init__(self, address: Address, number: int, opened: Micros, label: str) -> None:
+        super().__init__(address, EA, number, opened, label=label, grain="session")
+        self._open: set[bytes] = set()  # the pairs of its sessions
+        self._closed: set[bytes] = set()
+
+    def join(self, pair: bytes) -> None:
+        self._open.add(pair)
+
+    def close_for(self, pair: bytes) -> bool:
+        if pair in self._open:
+            self._open.remove(pair)
+            self._closed.add(pair)
+        return not self._open
+
+    def finish_for(self, pair: bytes) -> bool:
+        self._open.discard(pair)
+        self._closed.discard(pair)
+        return not self._open and not self._closed
 
 
 class LeaseTable:
@@ -139,13 +175,24 @@ class LeaseTable:
         self, address: Address, kind: str, now: Micros, *, group: str = "", label: str = "", grain: str = "session"
     ) -> Lease:
         """A new lease, VALID at once: the address came from the pool or was checked by the caller."""
+        lease = Lease(address, kind, self._number(kind + group), now, group=group, label=label, grain=grain)
+        self._enter(address, lease)
+        return lease
+
+    def open_chosen(self, address: Address, now: Micros, label: str) -> ChosenLease:
+        """As `open`, for a source that an application chose."""
+        lease = ChosenLease(address, self._number(EA), now, label)
+        self._enter(address, lease)
+        return lease
+
+    def _number(self, key: str) -> int:
+        number = self._serial[key] = self._serial.get(key, 0) + 1
+        return number
+
+    def _enter(self, address: Address, lease: Lease) -> None:
         if address in self._by_address:
             raise AddressInUse("this address is in use now; choose another, or let the stack mint one")
-        key = kind + group
-        number = self._serial[key] = self._serial.get(key, 0) + 1
-        lease = Lease(address, kind, number, now, group=group, label=label, grain=grain)
         self._by_address[address] = lease
-        return lease
 
     def hand_over(self, lease: Lease, pair: bytes) -> None:
         """The session with this pair owns the address from now on, and says so in the pair table."""

@@ -167,15 +167,17 @@ class Context:
         """Records a moment in a lease's or session's life."""
         self.events.append((now, kind, lease.name, lease.address, peer, reason, lease.label))
 
-    def retire(self, lease: Lease, now: Micros) -> None:
-        """The application has closed; TCP still finishes (UM-8)."""
-        if lease.state == VALID:
+    def retire(self, lease: Lease, now: Micros, pair: bytes = b"") -> None:
+        """The application has closed the session with `pair`; TCP still finishes (UM-8)."""
+        if lease.state == VALID and lease.close_for(pair):
             lease.on(CLOSED)
             self.note(now, EventKind.LEASE_RETIRING, lease)
 
-    def end_lease(self, lease: Lease, now: Micros, reason: Reason = Reason.NONE) -> None:
-        """The address dies here (UM-7)."""
-        if self.leases.end(lease):
+    def end_lease(self, lease: Lease, now: Micros, reason: Reason = Reason.NONE, pair: bytes = b"") -> None:
+        """The session with `pair` is gone, and the address dies here, if no other session has it (UM-7)."""
+        if not lease.finish_for(pair):
+            self.retire(lease, now, pair)
+        elif self.leases.end(lease):
             self.note(now, EventKind.LEASE_ENDED, lease, reason=reason)
 
 

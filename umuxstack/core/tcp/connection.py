@@ -752,7 +752,7 @@ class Connection(ReceiveHalf):
             self._abort(Reason.ABORTED, now)
             return
         if self.owns_lease:
-            self.ctx.retire(self.lease, now)
+            self.ctx.retire(self.lease, now, self.pair)
         self.fin_queued = True
         if self.state == st.FIN_WAIT_2:
             self.aux_at = Micros(now + self.policy.fin_wait_2)

@@ -195,7 +195,7 @@ class Quiet(Expiring):
                 return  # replaced before its time
             del pairs[self.pair]
         if owns_lease:
-            ctx.end_lease(self.lease, now)
+            ctx.end_lease(self.lease, now, pair=self.pair)
 
 
 def remember(ctx: Context, record: Quiet, duration: Micros) -> None:

@@ -402,9 +402,9 @@ class Tcb(Session):
             self._drop_receive_side()
         if self.owns_lease:
             if successor is None:
-                ctx.end_lease(self.lease, now, reason)
+                ctx.end_lease(self.lease, now, reason, self.pair)
             else:
-                ctx.retire(self.lease, now)
+                ctx.retire(self.lease, now, self.pair)
         ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(self.pair[:16]), reason)
         if self.door is not None:
             self.door.on_ended(self, now)
