@@ -5,12 +5,13 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 `next_deadline`. The stack never asks for the time, never blocks, calls nobody.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from umuxstack.core.address.lease import EA, INVALID, SERVICE, SHARED, VALID, ChosenLease, Lease
-from umuxstack.core.address.pool import AddressPool, PoolStatistics
+from umuxstack.core.address.lease import EA, SERVICE, SHARED, VALID, ChosenLease, Lease
+from umuxstack.core.address.pool import AddressPool
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme, scheme_for
+from umuxstack.core.census import AnySession, Census
 from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.counters import Counters
 from umuxstack.core.echo.session import EchoSession
@@ -33,24 +34,19 @@ from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU, within
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.listen.service import ServiceListener
-from umuxstack.core.network.endpoint import Receiver, Waitable
+from umuxstack.core.network.endpoint import Waitable
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
 from umuxstack.core.session.context import Context, Outgoing, TraceLine
-from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, register
-from umuxstack.core.tcp.connection import Connection
-from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.timers import BATCH
-from umuxstack.core.udp.session import Opener, ServiceBinding, UdpSession, UdpSocket
+from umuxstack.core.udp.session import ServiceBinding, UdpSession, UdpSocket
 from umuxstack.core.units import Address, Micros
 
-AnySession = TcpSession | UdpSession | EchoSession
 
-
-class Stack(Opener):
+class Stack(Census):
     """One host's TCP/IPv6. Any number of them live in one process."""
 
     def __init__(
@@ -367,83 +363,6 @@ class Stack(Opener):
             elif isinstance(session, EchoSession):
                 session.close(now)
 
-    # Looking
-
-    def sessions(self) -> Iterator[AnySession]:
-        """Every live session; a snapshot."""
-        found: list[AnySession] = []
-        for owner in self._owners():
-            if isinstance(owner, SleepyConnection):
-                owner = owner.handle or owner
-            if isinstance(owner, TcpSession | UdpSession | EchoSession):
-                found.append(owner)
-        return iter(found)
-
-    def _owners(self) -> list[Receiver]:
-        """Everything that any table holds, second stages and what they hold included."""
-        owners: list[Receiver] = [*self._ctx.demux.pairs.values(), *self._ctx.inner.pairs.values()]
-        owners += [member for mux in owners if isinstance(mux, PairMux) for member in mux.members.values()]
-        for shared in self._shared.values():
-            owners += shared.sessions.values()
-            owners += shared.echoes.values()
-        owners += self._ctx.demux.locals.values()
-        return owners
-
-    def listeners(self) -> list[Listener | UdpSocket]:
-        """Every open listener and UDP socket."""
-        gone = [number for number, listener in self._listeners.items() if listener.closed]
-        for number in gone:
-            del self._listeners[number]
-        return list(self._listeners.values())
-
-    def find_listener(self, which: str | int) -> Listener | UdpSocket:
-        """By number or name. Raises NoSuchObject, naming those there are."""
-        for listener in self.listeners():
-            if which in (listener.id, listener.name, str(listener.id)):
-                return listener
-        names = ", ".join(listener.name for listener in self.listeners()) or "none"
-        raise NoSuchObject(f"no listener is called {which!r}; there are: {names}")
-
-    def doors(self) -> list[ListenU | UdpDoor]:
-        """Every waiting SSA."""
-        return [owner for owner in self._ctx.demux.locals.values() if isinstance(owner, ListenU | UdpDoor)]
-
-    def leases(self) -> Iterator[Lease]:
-        """Every live address; a snapshot."""
-        found = {id(lease): lease for lease in self._ctx.leases}
-        for owner in self._owners():
-            if isinstance(owner, Connection | TcpSession | Quiet) and owner.lease.state != INVALID:
-                found[id(owner.lease)] = owner.lease
-        return iter(found.values())
-
-    def pool_statistics(self) -> PoolStatistics:
-        return self.pool.statistics()
-
-    def telescope(self) -> list[tuple[Address, int]]:
-        """Who knocked where nobody is, and how often (UM-31); the busiest first."""
-        return self._nobody.seen()
-
-    def memory_used(self) -> int:
-        """Bytes that all buffers hold."""
-        return self._ctx.memory + self._reassembly.used
-
-    def leftovers(self) -> dict[str, int]:
-        """Table entries of every kind, for leak checks; all 0 after everything has ended and rested."""
-        ctx = self._ctx
-        return {
-            "pairs": len(ctx.demux.pairs) + len(ctx.inner.pairs),
-            "locals": len(ctx.demux.locals) - len(self._shared),
-            "leases": len(ctx.leases) - len(self._shared),
-            "ports": sum(
-                len(m.sessions) + len(m.echoes) + len(m.listeners) + len(m.bindings) for m in self._shared.values()
-            ),
-            "timers": len(ctx.timers),
-            "records": sum(len(queue) for queue in ctx.quiet.values()),
-            "listeners": len(self.listeners()),
-            "memory": self.memory_used(),
-            "fragments": len(self._reassembly),
-        }
-
     # Inside
 
     def _check_peer(self, peer: Address, port: int, *, group: bool = False) -> None:
@@ -524,4 +443,4 @@ class Stack(Opener):
         return self._serial, name or f"{kind}{self._serial}"
 
 
-__all__ = ["Outgoing", "Stack"]
+__all__ = ["AnySession", "Outgoing", "Stack"]
