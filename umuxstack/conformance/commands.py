@@ -25,6 +25,7 @@ class Effect:
     policy: Change = attrs.field(factory=dict)
     link_up: bool | None = None
     probe: str = ""  # a state's name; "" no probe
+    drops_time_wait: bool = False  # what is in TIME-WAIT is forgotten
     counters: bool = False  # nstat -n: from now on counters count from 0
     counter: tuple[str, int] | None = None  # (name, value) that must hold
 
@@ -75,6 +76,7 @@ _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.sack.enable": _flag("sack"),
     "net.inet.tcp.ecn.enable": _freebsd_ecn,
     "net.inet.tcp.ecn.plusplus": _only(0),
+    "net.inet.tcp.ecn.maxretries": lambda v: {"ecn_syn_retries": v},
     "net.inet.tcp.hostcache.purgenow": _nothing,
     "net.inet.tcp.hostcache.enable": _nothing,
     "kern.ipc.maxsockbuf": lambda v: {"receive_buffer_max": v},
@@ -98,10 +100,10 @@ _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.fast_finwait2_recycle": _only(0),
     "net.inet.tcp.initcwnd_segments": lambda v: {"initial_window": v},
     "net.inet.tcp.icmp_may_rst": lambda v: {"icmp_aborts": bool(v)},
-    "net.inet.tcp.insecure_rst": _only(0),
-    "net.inet.tcp.insecure_syn": _only(0),
+    "net.inet.tcp.insecure_rst": _flag("rst_in_window"),
+    "net.inet.tcp.insecure_syn": _flag("syn_in_window"),
     "net.inet.tcp.insecure_ack": _only(0),
-    "net.inet.tcp.drop_synfin": _only(0, 1),
+    "net.inet.tcp.drop_synfin": _flag("syn_fin", on=(0,)),
     "net.inet.tcp.blackhole": _only(0),
     "net.inet.tcp.tolerate_missing_ts": lambda v: {"tolerate_missing_timestamps": bool(v)},
     "net.inet.tcp.syncookies": _only(0, 1),
@@ -278,6 +280,8 @@ def _line(line: str) -> Effect:
     pairs = re.findall(r"((?:net\.inet6?|kern)\.[\w.]+)\s*=\s*(\S+)", line)
     if pairs:
         return Effect(_merge(_freebsd_setting(name, value) for name, value in pairs))
+    if re.fullmatch(r"tcpdrop\s+-s\s+TIME_WAIT", line):
+        return Effect(drops_time_wait=True)
     if "pfifo limit 0" in line or "netem loss 100%" in line:
         return Effect(link_up=False)
     if line.startswith("tc qdisc del"):

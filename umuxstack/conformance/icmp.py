@@ -55,10 +55,27 @@ _V4_UNREACHABLE: Final = {
     "net_unreachable_for_tos": (1, 0),
     "host_unreachable_for_tos": (1, 0),
     "packet_filtered": (1, 1),
-    "precedence_violation": (1, 1),
-    "precedence_cutoff": (1, 1),
+    "precedence_cutoff": (1, 6),
 }
-_V4_TIME: Final = {"exceeded_ttl": 0, "ttl": 0, "exceeded_frag_time": 1, "exceeded_fragment_reassembly": 1}
+_V4_TIME: Final = {
+    "exceeded_ttl": 0,
+    "ttl": 0,
+    "ttl_exceeded_in_transit": 0,
+    "exceeded_frag_time": 1,
+    "exceeded_fragment_reassembly": 1,
+    "frag_reass_exceeded": 1,
+}
+_V4_PARAMETER: Final = {None: 0, "code_0": 0, "code_2": 0}
+
+
+def is_lost(packet: IcmpPacket) -> bool:
+    """Whether an IPv4 message means nothing in IPv6: on its way there it is dropped without a word (RFC 7915 4.2)."""
+    match packet.type_name, packet.code:
+        case ("redirect" | "source_quench", _) | ("unreachable", "precedence_violation"):
+            return True
+        case "parameter_problem", code:
+            return code not in _V4_PARAMETER
+    return False
 
 
 def numbers(packet: IcmpPacket, *, ipv4: bool) -> tuple[int, int]:
@@ -68,8 +85,8 @@ def numbers(packet: IcmpPacket, *, ipv4: bool) -> tuple[int, int]:
         return _V4_UNREACHABLE[code]
     if ipv4 and name == "time_exceeded" and code in _V4_TIME:
         return 3, _V4_TIME[code]
-    if ipv4 and name == "source_quench":
-        raise UnsupportedConstruct("ICMP source quench")
+    if ipv4 and name == "parameter_problem" and code in _V4_PARAMETER:
+        return 4, _V4_PARAMETER[code]
     kind = _TYPES.get(name)
     if kind is None and name.startswith("type_") and not ipv4:
         kind = int(name[5:])

@@ -16,7 +16,7 @@ from umuxstack.conformance.sockets import CallError, Socket, Table
 from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, Value, evaluate
 from umuxstack.conformance.target import Target
-from umuxstack.core.errors import LocalError
+from umuxstack.core.errors import LocalError, Reason
 from umuxstack.core.units import NEVER, Address, Micros
 from umuxstack.driver.errno_map import local_error
 
@@ -28,9 +28,17 @@ def number(value: Value, default: int = 0) -> int:
 class NamingCalls:
     """All sockets of one script."""
 
-    def __init__(self, target: Target, *, bind_port: int, connect_port: int, doubles_buffers: bool) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        bind_port: int,
+        connect_port: int,
+        doubles_buffers: bool,
+        errnos: dict[Reason, int] | None = None,
+    ) -> None:
         self.target = target
-        self.table = Table()
+        self.table = Table(errnos or {})
         self.bind_port = bind_port
         self.connect_port = connect_port
         self.doubles_buffers = doubles_buffers  # SO_RCVBUF and SO_SNDBUF read back twice what was set (Linux)

@@ -4,6 +4,7 @@ from umuxstack.conformance import commands, tcpinfo
 from umuxstack.conformance.extension import ExtendedCalls
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.script import SystemCall
+from umuxstack.conformance.sockets import BSD_ERRNOS
 from umuxstack.conformance.subject import Setup, Steps, Subject
 from umuxstack.conformance.target import Target
 
@@ -19,6 +20,7 @@ class OurStack(Subject):
             bind_port=setup.wiring.bind_port,
             connect_port=setup.wiring.connect_port,
             doubles_buffers=setup.personality == "linux" and not setup.ours,
+            errnos=BSD_ERRNOS if setup.personality == "freebsd" else None,
         )
         self.ours = setup.ours
         self.counters_from: dict[str, int] = {}
@@ -35,6 +37,8 @@ class OurStack(Subject):
                 self.target.change_policy(effect.policy)
             if effect.link_up is not None:
                 self.target.link_up = effect.link_up
+            if effect.drops_time_wait:
+                self.target.drop_records()
             if effect.probe:
                 self._probe(effect.probe)
             if effect.counters:
@@ -50,7 +54,7 @@ class OurStack(Subject):
         """Some session must be in this state (or, with "not ", none)."""
         names = {session.state_name for session in self.target.stack.sessions() if hasattr(session, "state_name")}
         names |= {"LISTEN" for listener in self.target.stack.listeners() if hasattr(listener, "backlog")}
-        if any(self.target.stack._ctx.quiet.values()):
+        if self.target.has_records():
             names.add("TIME-WAIT")
         negated, state = wanted.startswith("not "), wanted.removeprefix("not ")
         if (state in names) == negated:

@@ -20,6 +20,7 @@ from umuxstack.conformance.script import (
     IcmpPacket,
     IpFields,
     Md5,
+    Mss,
     Packet,
     TcpFlags,
     TcpOption,
@@ -32,6 +33,7 @@ from umuxstack.conformance.script import (
 from umuxstack.core.units import Address, Micros
 
 FIRST_REMOTE_PORT: Final = 40_000
+DEFAULT_MSS: Final = 536  # of IPv4 (RFC 9293 MUST-15)
 _ECN: Final = {"noecn": 0, "ect1": 1, "ect0": 2, "ce": 3}
 
 
@@ -164,6 +166,8 @@ class Packets:
             local = self.address(packet.ip.destination, flow.local)
             found = [f for f in self.target.flows.values() if f.local == local]
             flow = found[-1] if found else flow
+        if self.wiring.ipv4 and icmp.is_lost(packet):
+            return b""
         source = self.address(packet.ip.source, flow.remote)
         raw = icmp.build(packet, flow, source, ipv4=self.wiring.ipv4)
         self.target.inject(raw)
@@ -203,7 +207,7 @@ class Packets:
             packet.flags,
             packet.window or 0,
             packet.urgent or 0,
-            flow.options_to_live(packet.options or ()),
+            self._options(packet, flow),
             self._payload(written.length),
         )
         try:
@@ -214,6 +218,12 @@ class Packets:
         size = self.wiring.mss or flow.mss or 1440
         self.target.inject(raw, size if written.length > size else 0)
         return raw
+
+    def _options(self, packet: TcpPacket, flow: Flow) -> tuple[TcpOption, ...]:
+        options = flow.options_to_live(packet.options or ())
+        if self.wiring.ipv4 and packet.flags & TcpFlags.SYN and not any(isinstance(option, Mss) for option in options):
+            return (Mss(DEFAULT_MSS), *options)  # who says nothing in IPv4 means this, and in IPv6 more than twice
+        return options
 
     def _payload(self, length: int) -> bytes:
         return bytes(length)
@@ -288,8 +298,9 @@ class Packets:
     def _learn_syn(self, flow: Flow, segment: wire.Segment) -> None:
         if flow.live_local == segment.sequence:
             return
-        if flow.live_local is not None and flow.pending_syn is not None and segment.flags & TcpFlags.ACK:
-            flow.script_remote, flow.live_remote = flow.pending_syn  # a new connection took the old one's place
+        if flow.pending_syn is not None and segment.flags & TcpFlags.ACK:
+            # Of several SYNs the last one counts: a new connection took the old one's place, or none had begun.
+            flow.script_remote, flow.live_remote = flow.pending_syn
         flow.live_local, flow.script_local = segment.sequence, 0
         flow.stamps.clear()
         flow.stamp_base = None

@@ -34,12 +34,17 @@ from umuxstack.conformance.sockets import CallError
 from umuxstack.conformance.subject import MakeSubject, Setup, Steps
 from umuxstack.conformance.symbols import ANY, errno_of, evaluate
 from umuxstack.core.errors import BadArgument
+from umuxstack.core.network import pmtu
 from umuxstack.core.personality import personality
 from umuxstack.core.units import NEVER, Micros, seconds
 
 MAKES_DESCRIPTOR: Final = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
 LONGEST_WAIT: Final = seconds(7 * 24 * 3600)  # for an expected packet with `*`
 FINISH: Final = seconds(3600)  # for a blocking call without an end
+
+# Whose `#ifdef` blocks count. The vendors' scripts say under their own names what their stacks do, and what the
+# RFCs ask for under STANDARD.
+PLATFORMS: Final = {"linux": "linux", "freebsd": "freebsd"}
 
 # What the public suites' runners define on their command lines.
 DEFINES: Final = {
@@ -89,7 +94,7 @@ def run_text(
     """Parses and runs a script. Never raises."""
     started = time.perf_counter()
     name = settings.personality or guess_personality(text)
-    platform = "freebsd" if name == "freebsd" else "linux"
+    platform = PLATFORMS.get(name, "standard")
     try:
         script = parse(text, path, defines=DEFINES | settings.defines, platform=platform)
     except ScriptError as error:
@@ -98,6 +103,8 @@ def run_text(
         runner = Runner(setup_of(script, text, name, settings), text, settings, make)
     except UnsupportedConstruct as unsupported:
         return Outcome(path, Status.UNSUPPORTED, unsupported.construct, personality=name)
+    except (BadArgument, ValueError) as error:  # an option whose value is of another kind
+        return Outcome(path, Status.ERROR, str(error), personality=name)
     outcome = runner.run()
     return attrs.evolve(outcome, seconds=time.perf_counter() - started)
 
@@ -124,6 +131,8 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     # The kernel's own runner passes --mtu=1520 for IPv6, so that segments have 1460 octets in both versions.
     kernel = name == "linux" and not ipv4 and re.search(r">[^<\n]*<mss 1460", text) is not None
     mtu = int(option("mtu") or (1520 if kernel else 1500))
+    if mtu + (LONGER_HEADER if ipv4 else 0) < pmtu.MINIMUM:
+        raise UnsupportedConstruct(f"--mtu={mtu}: an IPv6 link carries {pmtu.MINIMUM} octets at least")
     tolerance = int(option("tolerance_usecs") or (1000 if ours else 4000))
     policy = personality(name)
     if name == "linux" and not ours:

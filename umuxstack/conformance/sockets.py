@@ -20,6 +20,8 @@ from umuxstack.driver.errno_map import REASON_ERRNO
 
 FIRST_DESCRIPTOR: Final = 3
 POLLRDHUP: Final = 0x2000
+# BSD's, where they are others than Linux's
+BSD_ERRNOS: Final = {Reason.RESET: errno.ECONNRESET, Reason.PROHIBITED: errno.ECONNREFUSED}
 _SILENT_ENDS: Final = (Reason.NONE, Reason.CLOSED, Reason.ABORTED)
 
 
@@ -50,6 +52,7 @@ class Socket:
     remembered: dict[tuple[int, int], object] = attrs.field(factory=dict)
     watched: dict[int, "Watch"] = attrs.field(factory=dict)  # of an epoll instance
     size: int = 0  # of a file
+    errnos: dict[Reason, int] = attrs.field(factory=dict)  # where the vendor's differ from ours (which are Linux's)
 
     @property
     def error(self) -> int:
@@ -60,8 +63,8 @@ class Socket:
         if session.end_reason is Reason.RESET and session.eof and session.tcb.state == st.CLOSED:
             # After the peer's FIN a reset says that our data went nowhere (as Linux has it: EPIPE).
             if session.tcb.peer_fin >= 0 and session.tcb.rcv_nxt > session.tcb.peer_fin:
-                return errno.EPIPE
-        return REASON_ERRNO[session.end_reason]
+                return self.errnos.get(Reason.RESET, errno.EPIPE)
+        return self.errnos.get(session.end_reason, REASON_ERRNO[session.end_reason])
 
     def take_error(self) -> int:
         number = self.error
@@ -122,14 +125,15 @@ class Watch:
 class Table:
     """Descriptors."""
 
-    def __init__(self) -> None:
+    def __init__(self, errnos: dict[Reason, int]) -> None:
         self._sockets: dict[int, Socket] = {}
+        self._errnos = errnos
 
     def open(self, kind: str) -> Socket:
         number = FIRST_DESCRIPTOR
         while number in self._sockets:
             number += 1
-        socket = self._sockets[number] = Socket(number, kind)
+        socket = self._sockets[number] = Socket(number, kind, errnos=self._errnos)
         return socket
 
     def get(self, descriptor: object) -> Socket:

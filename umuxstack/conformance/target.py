@@ -18,6 +18,7 @@ from umuxstack.core.legacy.ports import PortMux
 from umuxstack.core.network.offload import finish
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.connection import Connection
+from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import TcpSession, open_session
 from umuxstack.core.units import NEVER, Address, Micros
 
@@ -86,6 +87,17 @@ class Target(Ends):
                     self._take(raw)
         self.stack.take_ready()
         self.stack.take_events()
+
+    def has_records(self) -> bool:
+        """Whether something is in TIME-WAIT."""
+        known = [*self.mux.sessions.values(), *self.stack._ctx.demux.pairs.values()]
+        return any(isinstance(owner, Quiet) and not owner.reset for owner in known)
+
+    def drop_records(self) -> None:
+        """Nothing is in TIME-WAIT any more."""
+        for owner in list(self.mux.sessions.values()):
+            if isinstance(owner, Quiet) and not owner.reset:
+                owner.leave(self.now)
 
     # Packets
 

@@ -49,7 +49,7 @@ def _check_least(config: "TcpPolicy | StackConfig", least: Mapping[str, int]) ->
 class LinkCaps:
     """What the link below can do for us."""
 
-    mtu: int = attrs.field(default=1500, validator=_within(1280, 65535))
+    mtu: int = attrs.field(default=1500, validator=_within(1280, 65575))  # the longest packet: 40 + 65535
     segmentation: bool = True  # takes and gives TCP super-segments of up to 64 KB
     checksum: bool = True  # completes transport checksums on the way out
 
@@ -110,10 +110,16 @@ class TcpPolicy:
     round_receive_buffer: bool = False  # up to whole segments, once the handshake is complete
     icmp_aborts: bool = True  # RFC 9293 3.9.2.2: hard errors abort a connection that is being opened
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
+    transit_errors_abort: bool = True  # and so do "hop limit exceeded" and "unknown next header" (the same)
     tolerate_missing_timestamps: bool = False  # RFC 7323 3.2 says SHOULD drop
     restart_after_idle: bool = True  # RFC 5681 4.1
     tail_loss_probe: bool = True  # RFC 8985 7
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
+    ecn_syn_retries: int = 0  # so many retransmissions of such a SYN ask again (RFC 3168 6.1.1.1)
+    rst_in_window: bool = False  # RFC 793: any RST in the window resets; RFC 5961 3.2 wants the exact number
+    syn_in_window: bool = False  # RFC 793: so does a SYN there; RFC 5961 4.2 answers it with a challenge ACK
+    syn_fin: bool = False  # a SYN that carries a FIN as well opens a connection; the FIN is not looked at
+    bsd_time_wait: bool = False  # TIME-WAIT answers no segment without ACK, and yields to no SYN but a later one
     traffic_class: int = attrs.field(default=0, validator=_within(0, 255))  # of every segment; ECN bits are TCP's
     hop_limit: int = attrs.field(default=0, validator=_within(0, 255))  # of every segment; 0: the stack's
     report_after: int = attrs.field(default=3, validator=_within(0, 100))  # RFC 9293 3.8.3's R1, counted; 0: never

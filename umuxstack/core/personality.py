@@ -20,6 +20,7 @@ RFC: Final = TcpPolicy(
     delayed_ack=millis(200),  # RFC 5681 4.2: within 500 ms
     time_wait=seconds(240),  # RFC 9293 3.4.2: 2 MSL, MSL being 2 minutes
     soft_errors_abort=False,  # RFC 9293 MUST-56
+    transit_errors_abort=False,
 )
 
 LINUX: Final = TcpPolicy(
@@ -63,6 +64,10 @@ FREEBSD: Final = TcpPolicy(
     tail_loss_probe=False,
     ecn=True,
     ecn_asks=False,  # ecn.enable = 2
+    ecn_syn_retries=1,
+    syn_fin=True,  # drop_synfin = 0
+    bsd_time_wait=True,
+    keepalive_count=8,
 )
 
 PERSONALITIES: Final = MappingProxyType({"default": TcpPolicy(), "rfc": RFC, "linux": LINUX, "freebsd": FREEBSD})

@@ -103,7 +103,8 @@ def read_syn(ctx: Context, buf: bytes, base: int, offset: int, end: int, protoco
         return None
     sport, dport, seq, _, bits, window, _, _ = wire.FIELDS.unpack_from(buf, offset)
     flags = bits & 0xFF
-    if flags & (wire.SYN | wire.ACK | wire.RST | wire.FIN) != wire.SYN or not sport or not dport:
+    significant = wire.SYN | wire.ACK | wire.RST | (0 if ctx.config.tcp.syn_fin else wire.FIN)
+    if flags & significant != wire.SYN or not sport or not dport:
         ctx.drop(Drop.NOT_A_SYN)
         return None
     options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)

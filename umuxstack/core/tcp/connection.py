@@ -12,6 +12,7 @@ from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind
 from umuxstack.core.session.context import Context
+from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, make
 from umuxstack.core.tcp.quiet import Quiet, remember
@@ -183,12 +184,12 @@ class Connection(ReceiveHalf):
             counters.drops[Drop.BAD_HEADER] += 1
             return
         if self.state == st.SYN_SENT:
-            self._in_syn_sent(buf, offset, header, seq, ack, bits & 0xFF, window, now)
+            self._in_syn_sent(buf, offset, end, header, seq, ack, bits & 0xFF, window, now)
             return
         self._segment(buf, base, offset, end, header, seq, ack, bits & 0xFF, window, urgent, gso_size, now)
 
     def _in_syn_sent(
-        self, buf: bytes, offset: int, header: int, seq: int, ack: int, flags: int, window: int, now: Micros
+        self, buf: bytes, offset: int, end: int, header: int, seq: int, ack: int, flags: int, window: int, now: Micros
     ) -> None:
         """RFC 9293 3.10.7.3."""
         drops = self.ctx.counters.drops
@@ -208,10 +209,11 @@ class Connection(ReceiveHalf):
             else:
                 drops[Drop.OUT_OF_WINDOW] += 1  # a blind reset (RFC 5961 3.2 demands an acceptable ACK)
             return
-        if not flags & wire.SYN:
+        if not flags & wire.SYN or (flags & wire.FIN and not self.policy.syn_fin):
             drops[Drop.BAD_FLAGS] += 1
             return
-        options = tcp_options.parse(buf, offset + 20, offset + header)
+        start = offset + header
+        options = tcp_options.parse(buf, offset + 20, start)
         self._take_syn(seq, window, options, now)
         if acceptable:
             if self.use_ts and options.tsecr:
@@ -224,13 +226,26 @@ class Connection(ReceiveHalf):
             self.snd_una = ack
             self.snd_wl2 = ack
             self._establish(now)
+            if end > start:  # "continue processing at the sixth step"
+                self.rcv_adv = self.rcv_nxt + min(self.rcv_limit, 65535)  # what our SYN offered
+                self._text(buf, start, end, self.rcv_nxt, 0, now)
+                if self.end_reason != Reason.NONE:
+                    return
             self._send_ack(now)
             self.touch()
             return
         # Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)
         self._enter(st.SYN_RECEIVED)
         self.retries = 0
-        self._send_syn(now, simultaneous=True)
+        self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
+        if end > start and not self._pressed():
+            # "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED
+            # state has been reached". The text waits where what came too early waits.
+            self.assembler = Assembler()
+            self.ctx.memory += self.assembler.insert(self.rcv_nxt, piece(buf, start, end))
+        self._send_syn(now)
+        if self.policy.round_receive_buffer:
+            self.rcv_adv = self.rcv_nxt + self.rcv_limit
         self._start_handshake_timer(now)
 
     def _establish(self, now: Micros) -> None:
@@ -310,7 +325,10 @@ class Connection(ReceiveHalf):
                 return
             if size and self.use_sack and seq < nxt:
                 self.dsack = (seq, min(seq + size, nxt))  # RFC 2883 4: what came twice
-            if size or flags & wire.FIN or self._may_challenge(now):
+            if flags & wire.SYN:
+                if self._may_challenge(now):
+                    self._send_ack(now, challenge=True)
+            elif size or flags & wire.FIN or self._may_challenge(now):
                 self._send_ack(now)
             return
 
@@ -327,8 +345,11 @@ class Connection(ReceiveHalf):
         if flags & wire.SYN:
             # RFC 5961 4.2: "TCP MUST send an ACK (challenge ACK) to the remote peer", whatever the sequence.
             drops[Drop.BAD_FLAGS] += 1
-            if self._may_challenge(now):
-                self._send_ack(now)
+            if self.policy.syn_in_window and seq < edge:  # RFC 793: "it is an error, send a reset"
+                self._send_rst(self.snd_nxt, ack=True, now=now)
+                self.finish(Reason.RESET, now)
+            elif self._may_challenge(now):
+                self._send_ack(now, challenge=True)
             return
 
         # "Fifth, check the ACK field": "if the ACK bit is off, drop the segment and return"
@@ -399,10 +420,11 @@ class Connection(ReceiveHalf):
 
     def _reset_received(self, seq: int, nxt: int, now: Micros) -> None:
         """RFC 9293 3.10.7.4 second check, with RFC 5961 3.2: only the exact sequence number resets."""
-        if seq != nxt:
+        outside = seq >= self.rcv_adv  # "If the RST bit is set and … outside the current receive window", silence
+        if seq != nxt and (outside or not self.policy.rst_in_window):
             self.ctx.counters.drops[Drop.OUT_OF_WINDOW] += 1
-            if self._may_challenge(now):
-                self._send_ack(now)
+            if not outside and self._may_challenge(now):
+                self._send_ack(now, challenge=True)
             return
         if self.state == st.SYN_RECEIVED and self.door is not None:
             self.finish(Reason.RESET, now)  # UM-23: the candidate goes, the LISTEN_U stays
@@ -434,6 +456,12 @@ class Connection(ReceiveHalf):
         self.snd_wl1 = seq
         self.snd_wl2 = ack
         if self.tx is not None or self.fin_queued:
+            self.touch()
+        if self.assembler is not None:  # text that came with the SYN of a simultaneous open
+            self.rx = ReceiveBuffer()
+            self._close_gap(self.rx)
+            self.ack_due += 1
+            self._wake()
             self.touch()
         return True
 
@@ -602,10 +630,14 @@ class Connection(ReceiveHalf):
             (icmpv6.PARAMETER_PROBLEM, icmpv6.UNRECOGNIZED_NEXT_HEADER): Reason.REFUSED,
         }.get((kind, code), Reason.UNREACHABLE)
         opening = self.state in (st.SYN_SENT, st.SYN_RECEIVED) and self.door is None
-        hard = reason != Reason.UNREACHABLE or kind == icmpv6.TIME_EXCEEDED
-        soft = self.policy.soft_errors_abort and kind == icmpv6.UNREACHABLE
+        policy = self.policy
+        if kind == icmpv6.UNREACHABLE:
+            fatal = policy.soft_errors_abort or reason != Reason.UNREACHABLE
+        else:
+            transit = reason != Reason.UNREACHABLE or (kind == icmpv6.TIME_EXCEEDED and code == icmpv6.HOP_LIMIT)
+            fatal = policy.transit_errors_abort and transit
         # RFC 5461 4.1: a new connection may give up; an established one is only told (MUST-56).
-        if opening and self.policy.icmp_aborts and (hard or soft):
+        if opening and policy.icmp_aborts and fatal:
             self.finish(reason, now)
         else:
             self._in_trouble(reason, now)
@@ -674,7 +706,7 @@ class Connection(ReceiveHalf):
         if self.retries == policy.report_after:
             self._in_trouble(Reason.TIMED_OUT, now)  # SYNs "in the general way just described" (RFC 9293 3.8.3)
         self.ctx.counters.retransmitted_segments += 1
-        self._send_syn(now, simultaneous=self.door is None)
+        self._send_syn(now)
         self._start_handshake_timer(now)
 
     def _aux(self, now: Micros) -> None:

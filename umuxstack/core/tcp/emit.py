@@ -63,8 +63,11 @@ class Emitter(Tcb):
         self.out.append((header + options, payload, 0, wire.CHECKSUM))
         self.ctx.counters.segments_out += 1
 
-    def _send_ack(self, now: Micros) -> None:
-        """A segment without data: acknowledgement and window, with SACK blocks if there are gaps (RFC 2018, 2883)."""
+    def _send_ack(self, now: Micros, *, challenge: bool = False) -> None:
+        """A segment without data: acknowledgement and window, with SACK blocks if there are gaps (RFC 2018, 2883).
+
+        `challenge`: RFC 5961's <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, and nothing more.
+        """
         if self.use_sack and (self.assembler is not None or self.dsack is not None):
             most = 3 if self.use_ts else 4
             blocks = [] if self.dsack is None else [self.dsack]
@@ -74,7 +77,7 @@ class Emitter(Tcb):
             options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
             options += tcp_options.sack([(start & MASK, end & MASK) for start, end in blocks[:most]])
             flags = wire.ACK | wire.ECE if self.ce_seen else wire.ACK
-            if self._repeats_fin():
+            if not challenge and self._repeats_fin():
                 flags |= wire.FIN
             self._emit_with_options(
                 flags, self.snd_nxt - 1 if flags & wire.FIN else self.snd_nxt, options, self._window()
@@ -84,7 +87,7 @@ class Emitter(Tcb):
             self.ack_now = False
             self.ack_at = NEVER
             return
-        if self._repeats_fin():
+        if not challenge and self._repeats_fin():
             self._emit(wire.ACK | wire.FIN, self.snd_nxt - 1, b"", 0, now, self.first_word)
             return
         self._emit(wire.ACK, self.snd_nxt, b"", 0, now, self.first_word)
@@ -96,17 +99,15 @@ class Emitter(Tcb):
             and self.snd_una < self.snd_nxt
         )
 
-    def _send_syn(self, now: Micros, *, simultaneous: bool = False) -> None:
-        """SYN or SYN-ACK, by the state; `simultaneous`: both sides opened at once."""
+    def _send_syn(self, now: Micros) -> None:
+        """SYN or SYN-ACK, by the state. A SYN-ACK offers what the peer's SYN offered (RFC 7323 1.3, 2.2)."""
         policy = self.policy
         answering = self.state == st.SYN_RECEIVED
         timestamps = None
-        # BSD repeats its own offers when both sides open at once; else a SYN-ACK offers what was offered.
-        offers = not answering or (policy.bsd_options and simultaneous)
-        if policy.timestamps if offers else self.use_ts:
+        if self.use_ts if answering else policy.timestamps:
             timestamps = (self._tsval(now), self.ts_recent if self.use_ts else 0)
-        scale = self._offered_scale() if offers else self.rcv_wscale
-        if not (policy.window_scaling if offers else self.snd_wscale >= 0):
+        scale = self.rcv_wscale if answering else self._offered_scale()
+        if not (self.snd_wscale >= 0 if answering else policy.window_scaling):
             scale = -1
         sack_permitted = self.use_sack if answering else policy.sack
         if 0 < policy.syn_options_dropped_after < self.retries and not answering:
@@ -134,10 +135,8 @@ class Emitter(Tcb):
             flags |= wire.ACK
             if self.use_ecn:
                 flags |= wire.ECE
-        elif (
-            policy.ecn_asks and self._hears_ecn() and not self.retries
-        ):  # RFC 3168 6.1.1.1: without ECN when the first SYN went unanswered
-            flags |= wire.ECE | wire.CWR
+        elif policy.ecn_asks and self.retries <= policy.ecn_syn_retries and self._hears_ecn():
+            flags |= wire.ECE | wire.CWR  # RFC 3168 6.1.1.1: without ECN when such SYNs go unanswered
         self.syn_flags = flags
         self._emit_with_options(flags, self.iss, options, window)
 
@@ -170,9 +169,10 @@ class Emitter(Tcb):
             self.rcv_adv = max(edge, self.rcv_adv)  # BSD offers whatever there is, as long as it is a segment
         scale = self.rcv_wscale
         window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
-        if window > 65535:  # more than the field can say was not offered
+        if window > 65535:  # more than the field can say was not offered (BSD takes it all the same)
             window = 65535
-            self.rcv_adv = self.rcv_nxt + (window << scale)
+            if not self.policy.round_receive_buffer:
+                self.rcv_adv = self.rcv_nxt + (window << scale)
             return window
         # Rounded up, or the right edge would move back (RFC 7323 2.4); so what the rounding promises must be taken.
         self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + (window << scale))

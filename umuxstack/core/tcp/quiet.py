@@ -104,7 +104,8 @@ class Quiet(Expiring):
         reset, timestamps = bool(kind & _RESET), bool(kind & _TIMESTAMPS)
         sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
         flags = bits & 0x3F
-        pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | wire.FIN) == wire.SYN
+        tcp = ctx.config.tcp
+        pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | (0 if tcp.syn_fin else wire.FIN)) == wire.SYN
         other_ports = sport != remote_port or dport != local_port
         if pure_syn and self.lease.grain != "session" and (other_ports or not reset):
             options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
@@ -128,10 +129,21 @@ class Quiet(Expiring):
                 length = end - offset - (bits >> 12) * 4 + bool(flags & wire.SYN) + bool(flags & wire.FIN)
                 self._send(wire.RST | wire.ACK, 0, (seq + length) & MASK, b"", 0)
             return
-        last = unwrap(seq, rcv_nxt) + end - offset - (bits >> 12) * 4  # the number behind its data
-        if flags & wire.FIN or last < rcv_nxt or flags & wire.SYN:
+        first = unwrap(seq, rcv_nxt)
+        last = first + end - offset - (bits >> 12) * 4  # the number behind its data
+        if flags & wire.SYN and tcp.syn_in_window and rcv_nxt <= first < rcv_nxt + window and not tcp.bsd_time_wait:
+            self._send(wire.RST | wire.ACK, snd_nxt, rcv_nxt, b"", 0)  # RFC 793: "it is an error, send a reset"
+            self._make_room(now)
+            return
+        needs_ack = first >= rcv_nxt and not flags & wire.SYN  # else the segment is not acceptable: answered at once
+        if needs_ack or tcp.bsd_time_wait:
+            useful = flags & wire.ACK and (flags & wire.FIN or last != rcv_nxt or ack != snd_nxt)
+        else:
+            useful = True
+        if useful:
             # RFC 9293 3.10.7.4: "TIME-WAIT STATE: The only thing that can arrive in this state is a
-            # retransmission of the remote FIN. Acknowledge it, and restart the 2 MSL timeout."
+            # retransmission of the remote FIN. Acknowledge it, and restart the 2 MSL timeout." Of all others only
+            # the peer's last ACK must not be answered: two that were closed at once would go on for ever.
             if flags & (wire.FIN | wire.SYN | wire.ACK) == wire.FIN | wire.ACK and last + 1 == rcv_nxt:
                 options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
                 if not timestamps or (options.timestamp and (options.tsval - ts_recent) & MASK < 0x80000000):
@@ -144,6 +156,8 @@ class Quiet(Expiring):
 
     def _is_newer(self, options: tcp_options.Options, seq: int, rcv_nxt: int, timestamps: bool, ts_recent: int) -> bool:
         """RFC 6191 2: a SYN that cannot be an old duplicate. The last number in use was the FIN's, rcv_nxt - 1."""
+        if self._ctx.config.tcp.bsd_time_wait:
+            return unwrap(seq, rcv_nxt) > rcv_nxt
         if options.timestamp and self._ctx.config.tcp.timestamps:
             if not timestamps:
                 return True

@@ -1,0 +1,182 @@
+"""What a vendor's script says in ways of its own: blocks for a platform, IPv4, numbers without a connection."""
+
+import textwrap
+
+from umuxstack.conformance.outcome import Outcome, Status
+from umuxstack.conformance.runner import Settings, run_text
+
+
+def run(text: str, personality: str = "freebsd") -> Outcome:
+    return run_text(textwrap.dedent(text), settings=Settings(personality=personality))
+
+
+def passes(text: str, personality: str = "freebsd") -> None:
+    outcome = run(text, personality)
+    assert outcome.status is Status.PASSED, (outcome.message, outcome.source, outcome.details)
+
+
+def test_a_block_counts_for_its_vendor_and_a_standard_one_for_the_rfcs() -> None:
+    """The block of the RFCs was read under no personality at all."""
+    script = """
+        0 `true`
+        #ifdef STANDARD
+        +0 getsockopt(9, SOL_SOCKET, SO_ERROR, [0], [4]) = 0
+        #endif
+        #ifdef FreeBSD
+        +0 close(8) = 0
+        #endif
+    """
+    assert "getsockopt" in run(script, "rfc").source
+    assert "close" in run(script, "freebsd").source
+    assert run(script, "linux").status is Status.PASSED
+
+
+def test_an_option_out_of_bounds_is_that_scripts_error_alone() -> None:
+    """An MTU that the stack does not take ended the whole run."""
+    assert run("--mtu=70000\n0 `true`\n").status is Status.ERROR
+    assert run("--mtu=many\n0 `true`\n").status is Status.ERROR
+    assert run("--mtu=100\n0 `true`\n").status is Status.UNSUPPORTED
+
+
+def test_the_largest_mtu_of_ipv4_is_a_little_more_in_ipv6() -> None:
+    passes(
+        """
+        --mtu=65535
+        0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+        +0 connect(3, ..., ...) = -1 EINPROGRESS
+        +0 > S 0:0(0) <mss 65495,nop,wscale 6,sackOK,TS val 1 ecr 0>
+        """
+    )
+
+
+def test_numbers_are_as_written_where_there_is_no_connection() -> None:
+    """The answer to a SYN that nobody expects was counted from the SYN's number on."""
+    for syn, acknowledged in (("S 500:507(7)", 508), ("S 0:0(0)", 1), ("SF 4294967290:4294967295(5)", 1)):
+        passes(f"0 < {syn} win 1000 <mss 1000>\n+0 > R. 0:0(0) ack {acknowledged} win 0\n")
+    passes("0 < . 500:510(10) ack 77 win 1000\n+0 > R 77:77(0) win 0\n")
+
+
+def test_of_several_syns_the_one_that_is_answered_counts() -> None:
+    passes(
+        """
+        0 `sysctl -w net.inet.tcp.drop_synfin=1`
+        +0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < SF 70:70(0) win 1000 <mss 1000>
+        +1 < S 90:90(0) win 1000 <mss 1000>
+        +0 > S. 0:0(0) ack 91 win 65535 <mss 1460>
+        +0 < . 1:1(0) ack 1 win 1000
+        +0 accept(3, ..., ...) = 4
+        +0 < P. 1:5(4) ack 1 win 1000
+        +0.04 > . 1:1(0) ack 5 win 65535
+        """
+    )
+
+
+def test_silence_about_the_mss_means_536_in_ipv4_and_1220_in_ipv6() -> None:
+    """A script for IPv4 met segments of 1220 octets."""
+    script = """
+        --ip_version={version}
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 setsockopt(3, SOL_SOCKET, SO_REUSEADDR, [1], 4) = 0
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000
+        +0 > S. 0:0(0) ack 1 win 65535 <mss {ours}>
+        +0 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+        +0 send(4, ..., 2000, 0) = 2000
+        +0 > . 1:{end}({size}) ack 1 win 65535
+    """
+    for version, ours, size in (("ipv4", 1460, 536), ("ipv6", 1440, 1220)):
+        text = textwrap.dedent(script.format(version=version, ours=ours, size=size, end=size + 1))
+        passes("--strict_segments\n" + text.lstrip())
+
+
+def test_icmp_of_ipv4_that_means_nothing_in_ipv6_is_dropped_on_its_way() -> None:
+    """RFC 7915 4.2. They were unsupported, and the whole script with them."""
+    lost = ("redirect", "source_quench", "unreachable precedence_violation", "parameter_problem code_1")
+    soft = (
+        "unreachable net_unknown",
+        "unreachable precedence_cutoff",
+        "time_exceeded frag_reass_exceeded",
+        "parameter_problem code_0",
+        "parameter_problem code_2",
+    )
+    hard = {
+        "unreachable packet_filtered": "ECONNREFUSED",
+        "unreachable protocol_unreachable": "ECONNREFUSED",
+        "time_exceeded ttl_exceeded_in_transit": "EHOSTUNREACH",
+    }
+    opening = """
+        --ip_version=ipv4
+        0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+        +0 connect(3, ..., ...) = -1 EINPROGRESS
+        +0 > S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 0>
+        +0.1 < icmp {error} [0:0(0)]
+        +0 getsockopt(3, SOL_SOCKET, SO_ERROR, [{number}], [4]) = 0
+    """
+    for error in (*lost, *soft):
+        passes(opening.format(error=error, number=0))
+    for error, number in hard.items():
+        passes(opening.format(error=error, number=number))
+
+
+def test_errnos_are_the_vendors() -> None:
+    """A reset after the peer's FIN is EPIPE in Linux and ECONNRESET in BSD."""
+    script = """
+        --ip_version=ipv6
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 setsockopt(3, SOL_SOCKET, SO_REUSEADDR, [1], 4) = 0
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 1000>
+        +0 > S. 0:0(0) ack 1 <mss 1440>
+        +0 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+        +0 < F. 1:1(0) ack 1 win 9000
+        * > . 1:1(0) ack 2
+        +0 < R 2:2(0) win 0
+        +0 getsockopt(4, SOL_SOCKET, SO_ERROR, [{number}], [4]) = 0
+    """
+    passes(script.format(number="ECONNRESET"), "freebsd")
+    passes(script.format(number="EPIPE"), "linux")
+
+
+def test_tcpdrop_ends_time_wait_and_probes_see_only_it() -> None:
+    """A record of an aborted connection was taken for TIME-WAIT."""
+    script = """
+        --ip_version=ipv6
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 setsockopt(3, SOL_SOCKET, SO_REUSEADDR, [1], 4) = 0
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 1000>
+        +0 > S. 0:0(0) ack 1 win 65535 <mss 1440>
+        +0 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+    """
+    passes(
+        script
+        + """
+        +0 shutdown(4, SHUT_WR) = 0
+        +0 > F. 1:1(0) ack 1
+        +0 < F. 1:1(0) ack 2 win 9000
+        +0 > . 2:2(0) ack 2
+        +0 `sockstat -6 -P tcp -s | grep packetdril | grep -c TIME_WAIT | grep 1`
+        +0 `tcpdrop -s TIME_WAIT`
+        +0 `sockstat -6 -P tcp -s | grep packetdril | grep -c TIME_WAIT | grep 0`
+        +0 < . 2:2(0) ack 2 win 9000
+        +0 > R 2:2(0) win 0
+        """
+    )
+    passes(
+        script
+        + """
+        +0 setsockopt(4, SOL_SOCKET, SO_LINGER, {onoff=1, linger=0}, 8) = 0
+        +0 close(4) = 0
+        +0 > R. 1:1(0) ack 1 win 0
+        +0 `sockstat -6 -P tcp -s | grep packetdril | grep -c TIME_WAIT | grep 0`
+        """
+    )
