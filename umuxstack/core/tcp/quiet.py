@@ -100,12 +100,12 @@ class Quiet(Expiring):
         if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
             drops[Drop.BAD_CHECKSUM] += 1
             return
-        _, _, kind, _, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        _, _, kind, _, local_port, remote_port, _, _, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
         reset, timestamps = bool(kind & _RESET), bool(kind & _TIMESTAMPS)
         sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
         flags = bits & 0x3F
-        tcp = ctx.config.tcp
-        pure_syn = flags & (wire.SYN | wire.ACK | wire.RST | (0 if tcp.syn_fin else wire.FIN)) == wire.SYN
+        significant = wire.SYN | wire.ACK | wire.RST | (0 if ctx.config.tcp.syn_fin else wire.FIN)
+        pure_syn = flags & significant == wire.SYN
         other_ports = sport != remote_port or dport != local_port
         if pure_syn and self.lease.grain != "session" and (other_ports or not reset):
             options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
@@ -129,30 +129,40 @@ class Quiet(Expiring):
                 length = end - offset - (bits >> 12) * 4 + bool(flags & wire.SYN) + bool(flags & wire.FIN)
                 self._send(wire.RST | wire.ACK, 0, (seq + length) & MASK, b"", 0)
             return
+        self._in_time_wait(buf, offset, end, seq, ack, bits, now)
+
+    def _in_time_wait(self, buf: bytes, offset: int, end: int, seq: int, ack: int, bits: int, now: Micros) -> None:
+        """RFC 9293 3.10.7.4, TIME-WAIT: what comes from the old connection's peer, RST apart."""
+        _, _, kind, _, _, _, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        tcp = self._ctx.config.tcp
+        flags = bits & 0x3F
         first = unwrap(seq, rcv_nxt)
         last = first + end - offset - (bits >> 12) * 4  # the number behind its data
         if flags & wire.SYN and tcp.syn_in_window and rcv_nxt <= first < rcv_nxt + window and not tcp.bsd_time_wait:
             self._send(wire.RST | wire.ACK, snd_nxt, rcv_nxt, b"", 0)  # RFC 793: "it is an error, send a reset"
             self._make_room(now)
             return
-        needs_ack = first >= rcv_nxt and not flags & wire.SYN  # else the segment is not acceptable: answered at once
-        if needs_ack or tcp.bsd_time_wait:
-            useful = flags & wire.ACK and (flags & wire.FIN or last != rcv_nxt or ack != snd_nxt)
-        else:
-            useful = True
-        if useful:
-            # RFC 9293 3.10.7.4: "TIME-WAIT STATE: The only thing that can arrive in this state is a
-            # retransmission of the remote FIN. Acknowledge it, and restart the 2 MSL timeout." Of all others only
-            # the peer's last ACK must not be answered: two that were closed at once would go on for ever.
-            if flags & (wire.FIN | wire.SYN | wire.ACK) == wire.FIN | wire.ACK and last + 1 == rcv_nxt:
-                options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
-                if not timestamps or (options.timestamp and (options.tsval - ts_recent) & MASK < 0x80000000):
-                    self._restart(now)  # nobody else's: it has the FIN's number, and is no older than the FIN
-            tsval = (now // 1000 + ctx.entropy.keyed_hash(self.pair)) & MASK  # the session's own clock: Tcb.ts_offset
-            options_out = tcp_options.timestamp(tsval, ts_recent) if timestamps else b""
-            self._send(wire.ACK, snd_nxt, rcv_nxt, options_out, window)
+        # An acceptable segment needs an ACK, and says nothing if it is the peer's last ACK once more: to answer that
+        # would go on for ever between two ends that were closed at once. What is not acceptable is answered at once.
+        acceptable = first >= rcv_nxt and not flags & wire.SYN
+        news = flags & wire.ACK and (flags & wire.FIN or last != rcv_nxt or ack != snd_nxt)
+        if not news and (acceptable or tcp.bsd_time_wait):
+            self._ctx.counters.drops[Drop.AFTER_CLOSE] += 1
             return
-        drops[Drop.AFTER_CLOSE] += 1
+        # RFC 9293 3.10.7.4: "TIME-WAIT STATE: The only thing that can arrive in this state is a retransmission of the
+        # remote FIN. Acknowledge it, and restart the 2 MSL timeout."
+        if flags & (wire.FIN | wire.SYN | wire.ACK) == wire.FIN | wire.ACK and last + 1 == rcv_nxt:
+            options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
+            if not kind & _TIMESTAMPS or (options.timestamp and (options.tsval - ts_recent) & MASK < 0x80000000):
+                self._restart(now)  # nobody else's: it has the FIN's number, and is no older than the FIN
+        self._acknowledge(now)
+
+    def _acknowledge(self, now: Micros) -> None:
+        _, _, kind, _, _, _, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        # The session's own clock: Tcb.ts_offset.
+        tsval = (now // 1000 + self._ctx.entropy.keyed_hash(self.pair)) & MASK
+        options = tcp_options.timestamp(tsval, ts_recent) if kind & _TIMESTAMPS else b""
+        self._send(wire.ACK, snd_nxt, rcv_nxt, options, window)
 
     def _is_newer(self, options: tcp_options.Options, seq: int, rcv_nxt: int, timestamps: bool, ts_recent: int) -> bool:
         """RFC 6191 2: a SYN that cannot be an old duplicate. The last number in use was the FIN's, rcv_nxt - 1."""
