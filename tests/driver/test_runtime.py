@@ -12,6 +12,7 @@ from umuxstack.core.errors import (
     AddressMalformed,
     AddressNotOurs,
     BadArgument,
+    Drop,
     NoSuchObject,
     NotConnected,
     NotListening,
@@ -19,7 +20,9 @@ from umuxstack.core.errors import (
 )
 from umuxstack.core.events import EventKind
 from umuxstack.core.units import NEVER, seconds
+from umuxstack.driver.addresses import to_address
 from umuxstack.driver.links.memory import memory_link_pair
+from umuxstack.driver.pump import END_BATCH
 from umuxstack.driver.runtime import Host
 from umuxstack.driver.streams import UmuxStream
 from umuxstack.host import make_config
@@ -444,3 +447,53 @@ async def test_a_forgotten_datagram_socket_is_closed_with_a_warning(pair: Pair) 
         del socket
     await wait_all_tasks_blocked()
     assert core.closed
+
+
+async def test_the_end_of_a_host_with_many_sessions_leaves_others_their_turns() -> None:
+    """It was one call, in which nobody had a turn, and whose resets did not all fit into the link's queue."""
+    left, right = fake_wire()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery, Host(right, config(SERVER_PREFIX, SHARED)) as server:
+        async with await server.listen(80, address=SHARED, backlog=2000), Host(left, config(CLIENT_PREFIX)) as client:
+            sessions = [client.stack.connect(to_address(SHARED), 80, client.now()) for _ in range(1500)]
+            client.kick()
+            await trio.sleep(1)
+            assert all(session.established for session in sessions)
+            resets = client.stack.counters.segments_out
+            nursery.start_soon(count)
+            turns = 0
+        assert turns >= 1500 // END_BATCH
+        assert client.stack.counters.segments_out - resets == 1500
+        assert client.stack.counters.drops[Drop.QUEUE_FULL] == 0
+        assert all(session.ended for session in sessions)
+        nursery.cancel_scope.cancel()
+
+
+async def test_sessions_are_ended_before_the_tasks_that_wait_for_them(pair: Pair) -> None:
+    """For a program with a task for each of very many sessions, which would all be cancelled at one moment."""
+    ours, theirs = await pair.session()
+    heard: list[str] = []
+
+    async def receive() -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await theirs.receive_some()
+        heard.append("end")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        await pair.server.end_sessions()
+    assert heard == ["end"]
+    assert not pair.server.pump.stopped
+    with pytest.raises(trio.BrokenResourceError):
+        await ours.receive_some()
+    await pair.server.end_sessions()
+    await ours.aclose()
+    await theirs.aclose()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.core_alone import PEER
 from tests.scale.crowd import STEP, Crowd
 from umuxstack.core.network.endpoint import Endpoint
 from umuxstack.core.timers import BATCH, Timers
@@ -136,3 +137,27 @@ def test_sessions_are_packed_a_bounded_number_at_a_time(awake: int) -> None:
         assert now_asleep - asleep <= 256
         asleep = now_asleep
     assert asleep == len(crowd.held)
+
+
+def test_the_end_of_the_stack_comes_in_steps() -> None:
+    """All sessions were ended by one call: with a hundred thousand, two seconds in which nobody else had a turn."""
+    crowd = Crowd()
+    crowd.grow(2 * STEP)
+    crowd.sleep()
+    extra = [crowd.stack.connect(PEER, 80, crowd.now) for _ in range(10)]  # awake, and half-open
+    crowd.stack.take_output(crowd.now)
+    steps = resets = 0
+    more = True
+    while more:
+        more = crowd.stack.end_some(crowd.now, 100)
+        said = crowd.stack.take_output(crowd.now)
+        assert len(said) <= 100
+        assert len(crowd.stack.take_ready()) <= 100
+        resets += len(said)
+        steps += 1
+    assert steps >= 20
+    assert resets == 2 * STEP  # to a peer that has not answered yet nothing is said
+    assert all(session.ended for session in crowd.held + extra)
+    crowd.stack.close(crowd.now)
+    assert crowd.stack.take_output(crowd.now) == []
+    assert not any(count for name, count in crowd.stack.leftovers().items() if name != "timers")

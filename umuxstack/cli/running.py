@@ -25,6 +25,7 @@ from umuxstack.core.wire.address import to_text
 from umuxstack.driver.runtime import Host, settle_garbage_collector
 from umuxstack.host import open_host
 
+_MANY: Final = 1000  # sessions: their tasks, cancelled at one moment, would be a pause that is noticed
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -132,14 +133,19 @@ async def _live(
             quiet = arguments.quiet or wanted.capture == "-"  # standard output is the capture's then
             _tell(host, wanted, tun, name, bound.path, as_json=arguments.json and not quiet, quiet=quiet)
 
+        async def end() -> None:
+            if len(list(host.stack.sessions())) > _MANY:
+                await host.end_sessions()
+            nursery.cancel_scope.cancel()
+
         async def until_shutdown() -> None:
             await server.shutdown_requested.wait()
-            nursery.cancel_scope.cancel()
+            await end()
 
         nursery.start_soon(until_shutdown)
         async for number in signals:
             code = INTERRUPTED if number == signal.SIGINT else OK
-            nursery.cancel_scope.cancel()
+            await end()
             break
     return code
 

@@ -18,6 +18,7 @@ from umuxstack.core.network.endpoint import Receiver
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
+from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession
@@ -47,15 +48,28 @@ class Census(Opener):
                 found.append(owner)
         return iter(found)
 
+    def finishing(self) -> list[Connection]:
+        """TCP sessions that the application has closed, and whose peers have not acknowledged everything yet."""
+        return [
+            owner
+            for owner in self._owners()
+            if isinstance(owner, Connection) and owner.orphan and not owner.ended and owner.state != st.FIN_WAIT_2
+        ]
+
     def _owners(self) -> list[Receiver]:
         """Everything that any table holds, second stages and what they hold included."""
-        owners: list[Receiver] = [*self._ctx.demux.pairs.values(), *self._ctx.inner.pairs.values()]
+        owners = self._holders()
         owners += [member for mux in owners if isinstance(mux, PairMux) for member in mux.members.values()]
-        for shared in self._shared.values():
-            owners += shared.sessions.values()
-            owners += shared.echoes.values()
-        owners += self._ctx.demux.locals.values()
         return owners
+
+    def _holders(self) -> list[Receiver]:
+        """As `_owners`, without what second stages of single pairs hold."""
+        ctx = self._ctx
+        holders = [*ctx.demux.pairs.values(), *ctx.inner.pairs.values(), *ctx.demux.locals.values()]
+        for shared in self._shared.values():
+            holders += shared.sessions.values()
+            holders += shared.echoes.values()
+        return holders
 
     def listeners(self) -> list[Listener | UdpSocket]:
         """Every open listener and UDP socket."""

@@ -34,12 +34,13 @@ from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU, within
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.listen.service import ServiceListener
-from umuxstack.core.network.endpoint import Waitable
+from umuxstack.core.network.endpoint import Receiver, Waitable
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
 from umuxstack.core.session.context import Context, Outgoing, TraceLine
-from umuxstack.core.tcp import state as st
+from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.tcp.congestion.registry import find, register
+from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.timers import BATCH
 from umuxstack.core.udp.session import ServiceBinding, UdpSession, UdpSocket
@@ -80,6 +81,7 @@ class Stack(Census):
         )
         self._listeners: dict[int, Listener | UdpSocket] = {}
         self._serial = 0
+        self._ending: list[Receiver] = []  # what `end_some` has still to end
         self._shared: dict[bytes, PortMux] = {}
         for address in config.shared:
             if prefix.contains(address):
@@ -352,16 +354,27 @@ class Stack(Census):
         A session that the application has closed, and whose peer has acknowledged all, goes without a word: RST
         would take from the peer what it has not read yet.
         """
+        while self.end_some(now, 1 << 30):
+            pass
         for listener in list(self._listeners.values()):
             listener.close(now)
-        for session in list(self.sessions()):
-            if isinstance(session, TcpSession):
-                if session.orphan and session.state == st.FIN_WAIT_2:
-                    session.tcb.finish(Reason.STACK_CLOSED, now)
-                else:
-                    session.abort(now)
-            elif isinstance(session, EchoSession):
-                session.close(now)
+
+    def end_some(self, now: Micros, limit: int) -> bool:
+        """A part of `close`: an end to `limit` sessions. True: call it again, after draining what this has caused.
+
+        A hundred thousand at once would be a second in which nobody else has a turn.
+        """
+        ending = self._ending or self._holders()
+        for _ in range(min(limit, len(ending))):
+            owner = ending.pop()
+            if isinstance(owner, Connection | TcpSession):
+                owner.end_with_stack(now)
+            elif isinstance(owner, EchoSession):
+                owner.close(now)
+            elif isinstance(owner, PairMux):
+                ending += owner.members.values()
+        self._ending = ending
+        return bool(ending)
 
     # Inside
 

@@ -30,6 +30,7 @@ from umuxstack.driver.readiness import Owner
 logger = logging.getLogger("umuxstack")
 
 BATCH: Final = 64  # packets read before anything else is done
+END_BATCH: Final = 100  # sessions ended before anything else is done: some 2 ms, and as many tasks that hear of it
 PENDING_LIMIT: Final = 1024  # packets kept for a link that takes no more
 EMPTY_WAKES: Final = 32  # "readable" without a packet, in a row, before we stop believing and look only now and then
 EMPTY_PAUSE: Final = 0.05  # seconds between those looks
@@ -149,6 +150,22 @@ class Pump:
                     self._on_link_error(error, self._clock.now())
                 else:
                     self._woken = True
+
+    async def end_sessions(self) -> None:
+        """What `stop` does to sessions, some at a time: other tasks have their turns meanwhile."""
+        while not self.stopped and self._end_some():
+            await trio.lowlevel.checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    def _end_some(self) -> bool:
+        now = self._clock.now()
+        try:
+            more = self.stack.end_some(now, END_BATCH)
+        except Exception:
+            self._on_fault("the end")
+            more = False  # `stop` tries once more
+        self._flush(now)
+        return more
 
     @trio.lowlevel.enable_ki_protection
     def stop(self) -> None:

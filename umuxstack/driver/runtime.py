@@ -32,7 +32,6 @@ from umuxstack.core.listen.listen_u import ListenU
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import NEVER, Address, Micros, seconds
 from umuxstack.core.wire.address import in_prefix
@@ -51,11 +50,6 @@ Arguments = TypeVarTuple("Arguments")
 
 
 LINGER_PAUSE: Final = 0.01  # seconds between looks at what is still to be delivered
-
-
-def _is_finishing(session: object) -> bool:
-    """Closed by the application, but the peer has not acknowledged everything yet."""
-    return isinstance(session, TcpSession) and session.orphan and not session.ended and session.state != st.FIN_WAIT_2
 
 
 class Host:
@@ -119,7 +113,11 @@ class Host:
             if error is None and not self._failed:
                 await self._deliver_rest()
         finally:
-            self.pump.stop()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self.pump.end_sessions()
+            finally:
+                self.pump.stop()
             self._nursery.cancel_scope.cancel()
             if not self._failed:
                 # The body's exception is not the nursery's: so it leaves as it is, not wrapped in a group.
@@ -129,10 +127,23 @@ class Host:
             return await self._nursery_manager.__aexit__(kind, error, traceback)
         return None
 
+    async def end_sessions(self) -> None:
+        """An end to all sessions, some at a time, after up to `linger` seconds for those that were closed.
+
+        For a program with very many of them and a task for each: called before these tasks are cancelled, it lets
+        them end a few at a time as well. Cancelled all at once they are a pause of seconds.
+        """
+        await self._deliver_rest()
+        await self.pump.end_sessions()
+
     async def _deliver_rest(self) -> None:
         with trio.move_on_after(self._linger):
-            while any(_is_finishing(session) for session in self.stack.sessions()):
-                await trio.sleep(LINGER_PAUSE)
+            while finishing := self.stack.finishing():
+                while finishing:  # looking at all sessions each time would take longer than the pause, were they many
+                    await trio.sleep(LINGER_PAUSE)
+                    finishing = [
+                        session for session in finishing if not session.ended and session.state != st.FIN_WAIT_2
+                    ]
 
     def start_soon(self, function: Callable[[Unpack[Arguments]], Awaitable[object]], *arguments: *Arguments) -> None:
         """Runs a task beside the pump; it is cancelled when the host ends. If it fails, the host fails."""

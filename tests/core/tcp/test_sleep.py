@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.core.scene import OTHER, ROUTER, STRANGER, dropped, end, service, state_of
-from umuxstack.core.errors import Drop, Reason
+from umuxstack.core.errors import Drop, Reason, SessionClosed
 from umuxstack.core.tcp import state as st
 from umuxstack.core.units import millis, seconds
 from umuxstack.testing import builders, checks, states
@@ -202,3 +202,52 @@ def test_a_stranger_s_packets_do_not_keep_it_awake() -> None:
         wire.advance(seconds(1))
     assert session.asleep
     end(wire)
+
+
+@pytest.mark.parametrize("build", [states.established, states.established_server])
+@pytest.mark.parametrize("options", [b"", ALL])
+def test_the_end_of_the_stack_does_not_wake_it_and_looks_as_if(
+    build: Callable[..., states.Built], options: bytes
+) -> None:
+    """A hundred thousand sleeping sessions were woken only to be aborted, which took three seconds."""
+    told: list[object] = []
+    for woken in (False, True):
+        wire = Wire(seed=5)
+        session, _ = build(wire, options=options)
+        wire.advance(seconds(5))
+        if woken:
+            session.statistics()
+            assert session.tcb.state == st.ESTABLISHED
+        wire.stack.close(wire.now)
+        assert session.asleep is not woken
+        (seen,) = wire.take()
+        assert seen.flags == "RA"
+        assert session.readable
+        assert session.writable
+        assert session.eof
+        assert session.orphan
+        assert session.read(9, wire.now) == b""
+        with pytest.raises(SessionClosed):
+            session.write(b"x", wire.now)
+        session.close(wire.now)
+        session.abort(wire.now)
+        told.append((seen.raw, session.state_name, session.end_reason, session.statistics().total_retrans))
+        assert session in wire.stack.take_ready()
+        kinds = [(event.kind, event.name, event.reason) for event in wire.stack.take_events()]
+        told.append(kinds[-3:])
+        assert not any(wire.stack.leftovers().values())
+        assert wire.take() == []
+    assert told[:2] == told[2:]
+
+
+@pytest.mark.rule("UM-26.e")
+def test_sleeping_sessions_of_a_service_end_with_the_stack_too() -> None:
+    wire = Wire()
+    door = service(wire)
+    for number in range(3):
+        Peer(wire, door.lease.address, port=5000 + number, address=f"2001:db8:2::{number + 1:x}").connect()
+    wire.advance(seconds(5))
+    assert all(session.asleep for session in wire.stack.sessions())  # type: ignore[union-attr]
+    wire.stack.close(wire.now)
+    assert [seen.flags for seen in wire.take()] == ["RA"] * 3
+    assert not any(wire.stack.leftovers().values())

@@ -808,6 +808,20 @@ class Connection(ReceiveHalf):
                 self._send_rst(self.snd_nxt, ack=True, now=now)
             self.finish(reason, now)
 
+    def end_with_stack(self, now: Micros) -> None:
+        """As `abort`, when the whole stack ends: there will be nobody for whom a record could answer."""
+        delivered = self.orphan and self.state == st.FIN_WAIT_2
+        self.orphan = True
+        self._drop_receive_side()
+        if self.end_reason == Reason.NONE:
+            if delivered:  # RST would take from the peer what it has not read yet
+                self.finish(Reason.STACK_CLOSED, now)
+            elif self.state >= st.ESTABLISHED:
+                self._send_rst(self.snd_nxt, ack=True, now=now)
+                self.finish(Reason.ABORTED, now)
+            else:
+                self._abort(Reason.ABORTED, now)
+
     def _reset_orphan(self, now: Micros) -> None:
         self._abort(Reason.ABORTED, now)
 

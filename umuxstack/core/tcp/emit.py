@@ -4,12 +4,14 @@ Every segment that carries ACK also carries the newest window, and pays what
 acknowledgement is due. Sequence numbers are masked to 32 bits here.
 """
 
+from umuxstack.core.session.context import Context
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import HEADERS, Tcb
 from umuxstack.core.units import NEVER, TCP, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
+from umuxstack.core.wire.checksum import pseudo_sum
 
 
 class Emitter(Tcb):
@@ -177,3 +179,28 @@ class Emitter(Tcb):
         # Rounded up, or the right edge would move back (RFC 7323 2.4); so what the rounding promises must be taken.
         self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + (window << scale))
         return window
+
+
+def send_parting_reset(
+    ctx: Context,
+    pair: bytes,
+    local_port: int,
+    remote_port: int,
+    seq: int,
+    ack: int,
+    use_ts: bool,
+    ts_recent: int,
+    now: Micros,
+) -> None:
+    """The RST that `abort` would send, for a session that sleeps: there is no `Emit` then, only these numbers."""
+    secret = ctx.entropy.keyed_hash(pair)  # as Tcb has it
+    policy = ctx.config.tcp
+    options = tcp_options.timestamp((now // 1000 + secret) & MASK, ts_recent) if use_ts else b""
+    length = 20 + len(options)
+    header = wire.build(
+        0x60000000 | policy.traffic_class >> 2 << 22 | secret >> 44, length, TCP,
+        policy.hop_limit or ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port, seq, ack,
+        (5 + len(options) // 4) << 12 | wire.RST | wire.ACK, 0, pseudo_sum(pair, length, TCP), 0,
+    )  # fmt: skip
+    ctx.queue_for(pair[:16]).append((header + options, b"", 0, wire.CHECKSUM))
+    ctx.counters.segments_out += 1

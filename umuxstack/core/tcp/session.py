@@ -13,12 +13,14 @@ from typing import Final
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Reason
+from umuxstack.core.events import EventKind
 from umuxstack.core.network.endpoint import Waitable
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Door
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import make
 from umuxstack.core.tcp.connection import Connection, Syn
+from umuxstack.core.tcp.emit import send_parting_reset
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.statistics import TcpStatistics
 from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
@@ -34,6 +36,7 @@ _TIMESTAMPS: Final = 1
 _SACK: Final = 2
 _ECN: Final = 4
 _OWNS_LEASE: Final = 8
+_GONE: Final = 16  # it ended asleep
 _LIMIT: Final = 0xFFFFFFFF
 
 
@@ -59,6 +62,12 @@ class TcpSession(Waitable):
     @property
     def asleep(self) -> bool:
         return type(self._tcb) is bytes
+
+    @property
+    def _gone(self) -> bool:
+        """It ended asleep: see `end_with_stack`."""
+        tcb = self._tcb
+        return type(tcb) is bytes and tcb[-1] & _GONE > 0
 
     # What it is
 
@@ -87,7 +96,9 @@ class TcpSession(Waitable):
 
     @property
     def state(self) -> int:
-        return st.ESTABLISHED if self.asleep else self.tcb.state
+        if self.asleep:
+            return st.CLOSED if self._gone else st.ESTABLISHED
+        return self.tcb.state
 
     @property
     def state_name(self) -> str:
@@ -100,7 +111,9 @@ class TcpSession(Waitable):
     @property
     def end_reason(self) -> Reason:
         """Why it ended; NONE while it is alive."""
-        return Reason.NONE if self.asleep else self.tcb.end_reason
+        if self.asleep:
+            return Reason.ABORTED if self._gone else Reason.NONE
+        return self.tcb.end_reason
 
     @property
     def soft_error(self) -> Reason:
@@ -117,7 +130,7 @@ class TcpSession(Waitable):
     @property
     def orphan(self) -> bool:
         """The application has closed it."""
-        return not self.asleep and self.tcb.orphan
+        return self._gone if self.asleep else self.tcb.orphan
 
     @property
     def door(self) -> Door | None:
@@ -139,12 +152,12 @@ class TcpSession(Waitable):
     @property
     def readable(self) -> bool:
         """Data, the peer's end, or the session's end."""
-        return not self.asleep and self.tcb.readable
+        return self._gone if self.asleep else self.tcb.readable
 
     @property
     def eof(self) -> bool:
         """The peer has finished, and everything before that was read."""
-        return not self.asleep and self.tcb.eof
+        return self._gone if self.asleep else self.tcb.eof
 
     @property
     def writable(self) -> bool:
@@ -200,11 +213,30 @@ class TcpSession(Waitable):
 
     def close(self, now: Micros) -> None:
         """The application is done with the session. TCP finishes by itself; the address goes with it (UM-17)."""
-        self.tcb.close(now)
+        if not self._gone:
+            self.tcb.close(now)
 
     def abort(self, now: Micros) -> None:
         """RST to the peer, and gone."""
-        self.tcb.abort(now)
+        if not self._gone:
+            self.tcb.abort(now)
+
+    def end_with_stack(self, now: Micros) -> None:
+        """As `abort`, when the whole stack ends: no record stays. Asleep it is not woken for that, which is what makes
+        an end to a hundred thousand sessions quick."""
+        ctx, packed = self.ctx, self._tcb
+        if type(packed) is not bytes or self._gone or self._door is not None or ctx.trace is not None:
+            self.tcb.end_with_stack(now)
+            return
+        pair = self.pair
+        seq, ack, _, _, _, ts_recent, *_, local_port, remote_port, _, _, flags = _PACKED.unpack(packed)
+        send_parting_reset(ctx, pair, local_port, remote_port, seq, ack, flags & _TIMESTAMPS > 0, ts_recent, now)
+        del ctx.table_for(pair)[pair]
+        self._tcb = packed[:-1] + bytes((flags | _GONE,))
+        if flags & _OWNS_LEASE:
+            ctx.end_lease(self.lease, now, Reason.ABORTED, pair)
+        ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(pair[:16]), Reason.ABORTED)
+        ctx.wake(self)
 
     # Sleep
 
@@ -255,8 +287,9 @@ class TcpSession(Waitable):
         assert type(packed) is bytes
         tcb = self._unpack(packed)
         self._tcb = tcb
-        tcb.table[self.pair] = tcb
-        self.ctx.stay_awake(tcb, tcb.heard_at)
+        if not packed[-1] & _GONE:
+            tcb.table[self.pair] = tcb
+            self.ctx.stay_awake(tcb, tcb.heard_at)
         return tcb
 
     def _unpack(self, packed: bytes) -> "SleepyConnection":
@@ -289,6 +322,8 @@ class TcpSession(Waitable):
             tcb.cc.ssthresh = ssthresh
         tcb.handle = self
         tcb.door = self._door
+        if flags & _GONE:
+            tcb.state, tcb.end_reason, tcb.orphan, tcb.handle = st.CLOSED, Reason.ABORTED, True, None
         return tcb
 
 
