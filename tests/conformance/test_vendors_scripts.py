@@ -2,6 +2,8 @@
 
 import textwrap
 
+import pytest
+
 from umuxstack.conformance.outcome import Outcome, Status
 from umuxstack.conformance.runner import Settings, run_text
 
@@ -180,3 +182,74 @@ def test_tcpdrop_ends_time_wait_and_probes_see_only_it() -> None:
         +0 `sockstat -6 -P tcp -s | grep packetdril | grep -c TIME_WAIT | grep 0`
         """
     )
+
+
+def test_a_peek_leaves_what_it_sees() -> None:
+    script = """
+        --ip_version=ipv6
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 setsockopt(3, SOL_SOCKET, SO_REUSEADDR, [1], 4) = 0
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 1000>
+        +0 > S. 0:0(0) ack 1 win 65535 <mss 1440>
+        +0 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+        +0 recv(4, ..., 100, MSG_PEEK|MSG_DONTWAIT) = -1 EAGAIN
+        +0 < P. 1:31(30) ack 1 win 9000
+        +0 recv(4, ..., 100, MSG_PEEK) = 30
+        +0 recv(4, ..., 10, MSG_PEEK) = 10
+        +0...0.02 recv(4, ..., 40, MSG_PEEK|MSG_WAITALL) = 40
+        +0.02 < P. 31:51(20) ack 1 win 9000
+        +0 > . 1:1(0) ack 51 win 65535
+        +0 read(4, ..., 100) = 50
+    """
+    passes(script)
+
+
+def test_any_bits_of_the_header_may_be_injected_and_accurate_ecn_is_not_expected_of_us() -> None:
+    opening = """
+        --ip_version=ipv6
+        0 `sysctl net.inet.tcp.ecn.enable=2`
+        +0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 1000>
+        +0 > S. 0:0(0) ack 1 win 65535 <mss 1440>
+        +0 <[ect0] 5. 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+    """
+    passes(opening)
+    outcome = run(opening + "    +0 > 5. 1:1(0) ack 1\n")
+    assert (outcome.status, outcome.message) == (Status.UNSUPPORTED, "AccECN")
+
+
+def test_code_of_python_2_and_freebsds_units() -> None:
+    """FreeBSD's TCP_INFO counts octets; its scripts print with a statement."""
+    passes(
+        """
+        --ip_version=ipv6
+        0 `dmesg -c; tcpdump -i tun0 -p -s 100 -w some.trc tcp &`
+        +0 `kldload -n cc_newreno`
+        +0 `pkill -SIGINT tcpdump`
+        +0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 1000>
+        +0 > S. 0:0(0) ack 1 win 65535 <mss 1440>
+        +0 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+        +0 %{ print "cwnd {}".format(tcpi_snd_cwnd)
+        if (tcpi_snd_cwnd != 10000):
+          print "another one"
+          assert False, tcpi_snd_cwnd
+        }%
+        `#killall tcpdump`
+        """
+    )
+
+
+def test_a_scripts_print_is_not_part_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """It stood in the midst of the JSON."""
+    passes("0 %{ print('something') }%\n")
+    assert capsys.readouterr().out == ""

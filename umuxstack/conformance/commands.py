@@ -75,7 +75,7 @@ _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.rfc1323": _rfc1323,
     "net.inet.tcp.sack.enable": _flag("sack"),
     "net.inet.tcp.ecn.enable": _freebsd_ecn,
-    "net.inet.tcp.ecn.plusplus": _only(0),
+    "net.inet.tcp.ecn.plusplus": lambda v: {"ecn_plus": v},
     "net.inet.tcp.ecn.maxretries": lambda v: {"ecn_syn_retries": v},
     "net.inet.tcp.hostcache.purgenow": _nothing,
     "net.inet.tcp.hostcache.enable": _nothing,
@@ -230,6 +230,7 @@ _IGNORED: Final = re.compile(
       /tmp/sysctl_restore\S* | ip\s+tcp_metrics\s+flush.* | ip\s+-6\s+tcp_metrics.* | sync | true | \./clean\S*
     | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(fq|pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
     | (sudo\s+)?ethtool\s+-K\s+\S+\s+.* | nstat\s*(>.*)?
+    | tcpdump(\s.*)? | (p?killall|pkill)\s+(-\S+\s+)*tcpdump | dmesg(\s.*)?
     | kldload\s+-n\s+cc_\w+ | sleep\s+[\d.]+ | /bin/(rm|dd)\s.* | rm\s+-f\s.* | dd\s.* | ulimit\s.*
     | ip\s+link\s+set\s+dev\s+tun0\s+(gso|gro|tso)_\S+\s.* | cat\s+/proc/net/\S+ | route\s+flush\s+.*
     )$""",

@@ -18,7 +18,6 @@ _UNSUPPORTED_FLAGS: Final = {
     OWN["MSG_FASTOPEN"]: "TCP Fast Open",
     OWN["MSG_ZEROCOPY"]: "MSG_ZEROCOPY",
     stdlib.MSG_ERRQUEUE: "MSG_ERRQUEUE",
-    stdlib.MSG_PEEK: "MSG_PEEK",
     OWN["MSG_MORE"]: "MSG_MORE",
 }
 
@@ -160,7 +159,11 @@ class DataCalls(NamingCalls):
         want = size if flags & stdlib.MSG_WAITALL else 1
         done = 0
         while size:
-            chunk = session.read(size - done, self.target.now)
+            if flags & stdlib.MSG_PEEK:
+                there = 0 if session.asleep or session.tcb.rx is None else session.tcb.rx.size
+                if there >= min(want, size):
+                    return min(there, size)
+            chunk = b"" if flags & stdlib.MSG_PEEK else session.read(size - done, self.target.now)
             while chunk:
                 done += len(chunk)
                 chunk = (

@@ -36,8 +36,10 @@ class NamingCalls:
         connect_port: int,
         doubles_buffers: bool,
         errnos: dict[Reason, int] | None = None,
+        counts_octets: bool = False,
     ) -> None:
         self.target = target
+        self.counts_octets = counts_octets  # TCP_INFO tells windows in octets (FreeBSD), not in segments (Linux)
         self.table = Table(errnos or {})
         self.bind_port = bind_port
         self.connect_port = connect_port

@@ -21,6 +21,7 @@ class OurStack(Subject):
             connect_port=setup.wiring.connect_port,
             doubles_buffers=setup.personality == "linux" and not setup.ours,
             errnos=BSD_ERRNOS if setup.personality == "freebsd" else None,
+            counts_octets=setup.personality == "freebsd",
         )
         self.ours = setup.ours
         self.counters_from: dict[str, int] = {}

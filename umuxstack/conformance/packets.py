@@ -76,7 +76,7 @@ def check_supported(packet: Packet) -> None:
                     raise UnsupportedConstruct("AccECN")
                 case AckRateRequest():
                     raise UnsupportedConstruct("ACK rate request")
-        if packet.ace or packet.flags & TcpFlags.AE:
+        if (packet.ace or packet.flags & TcpFlags.AE) and packet.direction is Direction.OUT:
             raise UnsupportedConstruct("AccECN")
 
 

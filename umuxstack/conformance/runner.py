@@ -178,6 +178,7 @@ class Runner:
         self.scheduled: Micros = self.target.now  # for the report
         self.pending: Pending | None = None
         self.names: dict[str, object] = dict(tcpinfo.CONSTANTS)  # of the Python blocks
+        self.names["print"] = _quiet
         self.event: Event | None = None
         self.line = 0
         self.silent_until: Micros | None = None
@@ -424,6 +425,7 @@ class Runner:
             del names[name]
         names.update(self.subject.facts())
         text = code.text.replace("\\\n", "\n") if ";" in code.text else code.text
+        text = _OLD_PRINT.sub(r"\1print(\2)", text)
         try:
             compiled = compile(_dedented(text), self.script.path, "exec")
         except SyntaxError:
@@ -438,6 +440,13 @@ class Runner:
             raise Mismatch(f"assertion fails: {' '.join(code.text.split())}", [f"  {error}", f"  {shown}"]) from None
         except NameError as error:
             raise UnsupportedConstruct(f"code: {error}") from None
+
+
+def _quiet(*words: object, **options: object) -> None:
+    """A script's `print`: what its author wanted to see is in nobody's table."""
+
+
+_OLD_PRINT: Final = re.compile(r"(?m)^(\s*)print[ \t]+([^\s(].*)$")  # Python 2 had a statement of this name
 
 
 def _dedented(text: str) -> str:

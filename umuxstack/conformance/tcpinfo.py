@@ -45,6 +45,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     known = session.statistics()
     tcb = session.tcb
     mss = max(known.snd_mss, 1)
+    unit = 1 if calls.counts_octets else mss
     ended = session.ended and session.state != st.TIME_WAIT
     # Window scale counts as an option when both sides sent it; a scale of 0 is one, too.
     scaled = tcb.policy.window_scaling and tcb.rcv_wscale > 0
@@ -71,8 +72,8 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_lost": -(-known.lost // mss),
         "tcpi_rtt": known.srtt,
         "tcpi_rttvar": known.rttvar,
-        "tcpi_snd_ssthresh": INFINITE if known.snd_ssthresh >= UNLIMITED else known.snd_ssthresh // mss,
-        "tcpi_snd_cwnd": known.snd_cwnd // mss,
+        "tcpi_snd_ssthresh": INFINITE if known.snd_ssthresh >= UNLIMITED else known.snd_ssthresh // unit,
+        "tcpi_snd_cwnd": known.snd_cwnd // unit,
         "tcpi_total_retrans": known.total_retrans,
         "tcpi_notsent_bytes": known.notsent,
         "tcpi_min_rtt": known.min_rtt,

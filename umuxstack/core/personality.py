@@ -65,6 +65,8 @@ FREEBSD: Final = TcpPolicy(
     ecn=True,
     ecn_asks=False,  # ecn.enable = 2
     ecn_syn_retries=1,
+    cwr_repairs=True,
+    unread_resets=False,
     syn_fin=True,  # drop_synfin = 0
     bsd_time_wait=True,
     keepalive_count=8,

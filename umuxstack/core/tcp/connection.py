@@ -15,6 +15,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, make
+from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
@@ -222,7 +223,10 @@ class Connection(ReceiveHalf):
                     self._measured(max(elapsed, 1000))
             elif not self.retries:
                 self._measured(max(now - self.ts_recent_at, 1000))
-            self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE
+            # RFC 3168 6.1.1: for who asked. A peer that offers it unasked is not ECN-capable, only confused.
+            self.use_ecn = bool(self.syn_flags & wire.ECE) and flags & (wire.ECE | wire.CWR) == wire.ECE
+            if self.use_ecn and self.policy.ecn_plus == 2:
+                self.first_word |= ECT0
             self.snd_una = ack
             self.snd_wl2 = ack
             self._establish(now)
@@ -234,7 +238,10 @@ class Connection(ReceiveHalf):
             self._send_ack(now)
             self.touch()
             return
-        # Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)
+        self._opened_by_both(buf, start, end, flags, now)
+
+    def _opened_by_both(self, buf: bytes, start: int, end: int, flags: int, now: Micros) -> None:
+        """Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)."""
         self._enter(st.SYN_RECEIVED)
         self.retries = 0
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
@@ -382,7 +389,7 @@ class Connection(ReceiveHalf):
                         una = self.snd_una
                         blocks = [(unwrap(first, una), unwrap(last, una)) for first, last in options.sack]
                 if self.use_ecn:
-                    self._congestion_marks(buf, base, flags, ack, now)
+                    self._congestion_marks(buf, base, flags, size, ack, now)
                 self._established_ack(seq, ack, window, blocks, tsecr, not length, now)
             if self.end_reason != Reason.NONE:
                 return
@@ -590,13 +597,13 @@ class Connection(ReceiveHalf):
         self.challenge_at = Micros(at)
         return True
 
-    def _congestion_marks(self, buf: bytes, base: int, flags: int, ack: int, now: Micros) -> None:
+    def _congestion_marks(self, buf: bytes, base: int, flags: int, size: int, ack: int, now: Micros) -> None:
         """RFC 3168 6.1: echo CE until CWR; answer ECE once per window."""
         if flags & wire.CWR:
             self.ce_seen = False
         if buf[base + 1] >> 4 & 3 == 3:
             self.ce_seen = True
-            self.ack_now = True
+            self.ack_now = size > 0 or self.ack_now  # marked ACKs that answered each other would never end
         if flags & wire.ECE and ack > self.ecn_point and self.cc is not None:
             loss = self.loss
             if loss is None or not loss.phase:
@@ -780,7 +787,7 @@ class Connection(ReceiveHalf):
         if self.state < st.ESTABLISHED:
             self.finish(Reason.CLOSED, now)
             return
-        if unread:
+        if unread and self.policy.unread_resets:
             self._abort(Reason.ABORTED, now)
             return
         if self.owns_lease:

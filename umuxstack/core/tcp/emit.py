@@ -4,6 +4,8 @@ Every segment that carries ACK also carries the newest window, and pays what
 acknowledgement is due. Sequence numbers are masked to 32 bits here.
 """
 
+from typing import Final
+
 from umuxstack.core.session.context import Context
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.seq import MASK
@@ -12,6 +14,8 @@ from umuxstack.core.units import NEVER, TCP, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import pseudo_sum
+
+ECT0: Final = 2 << 20  # RFC 3168 5: ECN-capable transport, in the traffic class
 
 
 class Emitter(Tcb):
@@ -140,7 +144,11 @@ class Emitter(Tcb):
         elif policy.ecn_asks and self.retries <= policy.ecn_syn_retries and self._hears_ecn():
             flags |= wire.ECE | wire.CWR  # RFC 3168 6.1.1.1: without ECN when such SYNs go unanswered
         self.syn_flags = flags
+        if flags & wire.ECE and (policy.ecn_plus == 2 or (policy.ecn_plus and answering and not self.retries)):
+            self.first_word |= ECT0
         self._emit_with_options(flags, self.iss, options, window)
+        if policy.ecn_plus < 2 or not self.use_ecn:
+            self.first_word &= ~(3 << 20)
 
     def _offered_scale(self) -> int:
         """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""
@@ -166,7 +174,8 @@ class Emitter(Tcb):
         rx = self.rx
         free = self.rcv_limit if rx is None else self.rcv_limit - rx.size
         edge = self.rcv_nxt + free
-        step = edge - self.rcv_adv
+        before = self.rcv_adv
+        step = edge - before
         if step >= self.mss or 2 * step >= self.rcv_limit or (self.policy.round_receive_buffer and free >= self.mss):
             self.rcv_adv = max(edge, self.rcv_adv)  # BSD offers whatever there is, as long as it is a segment
         scale = self.rcv_wscale
@@ -177,6 +186,8 @@ class Emitter(Tcb):
                 self.rcv_adv = self.rcv_nxt + (window << scale)
             return window
         # Rounded up, or the right edge would move back (RFC 7323 2.4); so what the rounding promises must be taken.
+        if self.policy.round_receive_buffer and self.rcv_nxt + (window - 1 << scale) >= before:
+            return self.rcv_adv - self.rcv_nxt >> scale  # BSD rounds down, as long as the edge moves ahead
         self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + (window << scale))
         return window
 

@@ -205,7 +205,7 @@ class Recovery(Scoreboard):
         for sent in self.board:
             if sent.state != IN_FLIGHT:
                 continue
-            if sent.at > rack_at or (sent.at == rack_at and sent.end >= rack_end):
+            if sent.at > rack_at or (sent.at == rack_at and (sent.end >= rack_end or sent.rexmit)):
                 if sent.start >= loss.high_sacked and not loss.phase:
                     break
                 continue
@@ -262,6 +262,7 @@ class Recovery(Scoreboard):
         assert cc is not None
         used = max(flight, self.turn_flight)
         cc.on_loss(used, now)
+        self.cwr_due = self.use_ecn  # RFC 3168 6.1.2: said whenever the window was reduced, "for any reason"
         # What earlier acknowledgements of the same batch have delivered could not be replaced yet: that counts as
         # delivered in recovery, as it would have been sent before.
         loss.prr_delivered = used - flight
@@ -325,6 +326,7 @@ class Recovery(Scoreboard):
             loss.probe_end = 0
             if loss.phase == OPEN and self.cc is not None:
                 self.cc.on_loss(max(self.snd_nxt - self.snd_una, self.turn_flight), now)
+                self.cwr_due = self.use_ecn
                 self.cc.on_recovery_end(now)
         elif duplicate and pure:
             loss.probe_end = 0  # both the original and the probe arrived
@@ -463,6 +465,7 @@ class Recovery(Scoreboard):
         loss.rack_at = loss.rack_end = 0
         if self.cc is not None:
             self.cc.on_rto(flight, now)
+        self.cwr_due = self.use_ecn
         for sent in self.board:
             if sent.state == IN_FLIGHT:
                 self._mark_lost(loss, sent)

@@ -4,18 +4,15 @@ Runs once per batch and session, after everything that arrived was processed.
 Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 """
 
-from typing import Final
-
 from umuxstack.core.errors import Reason, SessionClosed
 from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
+from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.recovery import Recovery
 from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, PERSIST, Loss, Sent
 from umuxstack.core.units import NEVER, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
-
-_ECT0: Final = 2 << 20  # RFC 3168 5: ECN-capable transport, in the traffic class
 
 
 class SendHalf(Recovery):
@@ -244,7 +241,7 @@ class SendHalf(Recovery):
             self._enter(st.LAST_ACK if self.state == st.CLOSE_WAIT else st.FIN_WAIT_1)
         first_word = self.first_word
         if self.use_ecn and size:
-            first_word |= _ECT0
+            first_word |= ECT0
             if self.cwr_due:
                 self.cwr_due = False
                 flags |= wire.CWR
@@ -306,6 +303,9 @@ class SendHalf(Recovery):
             flags |= wire.FIN
         if size and tx is not None and data_end == tx.end:
             flags |= wire.PSH
+        if self.cwr_due and size and self.policy.cwr_repairs:
+            self.cwr_due = False
+            flags |= wire.CWR
         segments = max(1, -(-size // self.mss))
         self.retransmits += segments
         self.ctx.counters.retransmitted_segments += segments
