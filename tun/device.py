@@ -6,6 +6,8 @@ Invariant: no packet from either side raises; what the kernel rejects is counted
 Numbers and recipe: one system call and one tuple per packet, super-segments whole.
 """
 
+# 8504-4-1
+
 import errno
 import os
 import re

@@ -1,28 +1,152 @@
-"""The requirement matrix holds: no MUST without a test or a reason, and no reason that is out of date."""
+"""The requirement matrix holds: no MUST without a test or a reason, no reason out of date, no marker of nothing."""
 
 from pathlib import Path
 
+import attrs
 import pytest
 
-from umuxstack.conformance import matrix
+from umuxstack.conformance import matrix, matrix_page
+from umuxstack.conformance.matrix import Matrix, Requirement
 
 ROOT = Path(__file__).parents[2]
+BARE = Requirement("9293", "MUST-1", "MUST", "Window", "Treat as unsigned", (), (), "", matrix.UNEXPLAINED)
+
+CSV = "id,level,sec,feature\n"
+RULES = """
+[rules.UM-1]
+title = "first"
+source = "D"
+a = "this"
+b = "that"
+
+[later]
+"UM-1.b" = "needs more"
+"""
 
 
-def test_no_must_is_without_a_test_or_a_reason() -> None:
+def repository(
+    directory: Path, *, test: str = "", code: str = "", gaps: str = "", rows: str = "8200-3-1,MUST,3,A thing\n"
+) -> Path:
+    """A repository with a table of one RFC, and one file of each kind."""
+    (directory / "docs/requirements").mkdir(parents=True)
+    for rfc in matrix.RFCS:
+        (directory / f"docs/requirements/rfc{rfc}.csv").write_text(CSV + (rows if rfc == "8200" else ""))
+    (directory / matrix.GAPS).write_text("[gaps]\n" + gaps)
+    (directory / "docs/rules.toml").write_text(RULES)
+    for package in ("tests", "umuxstack/core", "umuxstack/testing", "tun"):
+        (directory / package).mkdir(parents=True)
+    (directory / "tests/test_it.py").write_text("@pytest.mark.rule('UM-1.a')\ndef test_rule(): ...\n" + test)
+    (directory / "umuxstack/core/it.py").write_text("# UM-1.a\n" + code)
+    (directory / "umuxstack/testing/tool.py").write_text("# 8200-3-1: a tool implements nothing\n")
+    return directory
+
+
+def line(directory: Path, name: str = "8200-3-1") -> Requirement:
+    return next(r for r in matrix.load(directory).requirements if r.id == name)
+
+
+def marked(*names: str) -> str:
+    return f"@pytest.mark.rule({', '.join(map(repr, names))})\ndef test_a(): ...\n"
+
+
+def test_the_matrix_of_this_repository_holds() -> None:
     assert matrix.load(ROOT).problems() == []
 
 
-def test_a_must_without_either_is_a_problem() -> None:
-    bare = matrix.Requirement("MUST-1", "MUST", "Window", "Treat as unsigned number", (), (), "")
-    assert "MUST-1" in matrix.Matrix((bare,), ()).problems()[0]
+def test_every_should_is_explained_as_well() -> None:
+    assert [r.id for r in matrix.load(ROOT).requirements if r.status == matrix.UNEXPLAINED and r.level != "MAY"] == []
+
+
+@pytest.mark.parametrize("level", ["MUST", "MUST NOT", "MUST [D]"])
+def test_a_must_without_either_is_a_problem(level: str) -> None:
+    assert "MUST-1" in Matrix((attrs.evolve(BARE, level=level),), ()).problems()[0]
 
 
 def test_a_should_may_be_missing() -> None:
-    bare = matrix.Requirement("SHLD-1", "SHOULD", "ISN", "PRF", (), (), "")
-    assert matrix.Matrix((bare,), ()).problems() == []
+    assert Matrix((attrs.evolve(BARE, level="SHOULD"),), ()).problems() == []
 
 
-@pytest.mark.parametrize("reason", ["MUST-99", "MUST-5"])
-def test_a_stale_reason_is_a_problem(reason: str) -> None:
-    assert reason in matrix.Matrix((), (reason,)).problems()[0]
+def test_a_must_that_is_met_nowhere_is_a_problem() -> None:
+    met = attrs.evolve(BARE, status=matrix.MET, tests=("tests/test_it.py::test_a",))
+    assert "where" in Matrix((met,), ()).problems()[0]
+    assert Matrix((attrs.evolve(met, code=("umuxstack/core/it.py",)),), ()).problems() == []
+
+
+def test_markers_make_a_line_met(tmp_path: Path) -> None:
+    root = repository(tmp_path, test=marked("8200-3-1"), code="# 8200-3-1: as the RFC says\n")
+    found = line(root)
+    assert (found.status, found.code) == ("met", ("umuxstack/core/it.py",))
+    assert found.tests == ("tests/test_it.py::test_a",)
+    assert matrix.load(root).problems() == []
+
+
+def test_a_section_or_a_range_in_the_code_will_do(tmp_path: Path) -> None:
+    rows = "8200-4.5-1,MUST,4.5,One\n8200-4.5-2,MUST,4.5,Two\n8200-3-1,MUST,3,Three\n"
+    root = repository(
+        tmp_path,
+        rows=rows,
+        test=marked("8200-4.5-1", "8200-4.5-2", "8200-3-1"),
+        code="# RFC 8200 3: so it says\n# 8200-4.5-1 to 8200-4.5-2\n",
+    )
+    assert matrix.load(root).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("gaps", "complaint"),
+    [
+        ("", "8200-3-1 (3: A thing) has no test"),
+        ("\"8200-3-1\" = 'because'", "none of"),
+        ("\"8200-3-1\" = 'see RFC 1'", "none of"),
+        ("\"8200-3-1\" = 'not met: too hard'\n\"8200-3-9\" = 'not met: too hard'", "8200-3-9, which does not exist"),
+    ],
+)
+def test_gaps_are_judged(tmp_path: Path, gaps: str, complaint: str) -> None:
+    problems = matrix.load(repository(tmp_path, gaps=gaps)).problems()
+    assert len(problems) == 1
+    assert complaint in problems[0]
+
+
+def test_a_reason_for_what_has_a_test_is_stale(tmp_path: Path) -> None:
+    root = repository(tmp_path, test=marked("8200-3-1"), code="# 8200-3-1\n", gaps='"8200-3-1" = "not met: too hard"')
+    assert "which has a test: tests/test_it.py::test_a" in matrix.load(root).problems()[0]
+
+
+@pytest.mark.parametrize(
+    ("test", "code"), [(marked("8200-3-1", "8200-3-2"), "# 8200-3-1"), (marked("8200-3-1"), "# 8200-3-1, 8200-3-2")]
+)
+def test_a_marker_of_nothing_is_a_problem(tmp_path: Path, test: str, code: str) -> None:
+    assert "8200-3-2, which is in no table" in matrix.load(repository(tmp_path, test=test, code=code)).problems()[0]
+
+
+def test_support_for_an_rfc_is_as_good_as_its_table(tmp_path: Path) -> None:
+    root = repository(tmp_path, test=marked("8200-3-1"), code="# 8200-3-1\n", gaps='"8504-1-1" = "see RFC 8200"')
+    (root / "docs/requirements/rfc8504.csv").write_text(CSV + "8504-1-1,MUST,1,Support RFC 8200\n")
+    assert line(root, "8504-1-1").status == "met"
+    (root / "docs/requirements/rfc8200.csv").write_text(CSV + "8200-3-1,MUST,3,One\n8200-3-2,MUST,3,Two\n")
+    (root / matrix.GAPS).write_text('[gaps]\n"8504-1-1" = "see RFC 8200"\n"8200-3-2" = "not met: too hard"\n')
+    assert line(root, "8504-1-1").status == "not met"
+
+
+def test_what_is_put_off_of_the_design_is_not_met(tmp_path: Path) -> None:
+    root = repository(tmp_path, gaps='"8200-3-1" = "not met: too hard"')
+    assert (line(root, "UM-1.a").status, line(root, "UM-1.a").code) == ("met", ("umuxstack/core/it.py",))
+    assert (line(root, "UM-1.b").status, line(root, "UM-1.b").reason) == ("not met", "not met: needs more")
+    page = matrix_page.as_markdown(matrix.load(root))
+    assert "- **UM-1.b** (MUST [D]) that: needs more." in page
+    assert "- **8200-3-1** (MUST) A thing: too hard." in page
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["8200"], "8200-2-1"),
+        (["RFC 4443"], "4443-1-1"),
+        (["um"], "UM-1.a"),
+        (["UM-23"], "UM-23.a"),
+        (["8200-4"], "8200-4-1"),
+    ],
+)
+def test_a_part_can_be_asked_for(names: list[str], first: str) -> None:
+    found = matrix.load(ROOT).only(names).requirements
+    assert found[0].id == first
+    assert not any(r.id.startswith("UM-2.") for r in found) or names == ["um"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from umuxstack.conformance import matrix, matrix_page
 from umuxstack.testing.rules import MARKDOWN, Table, as_markdown, load
 
 ROOT = Path(__file__).parents[2]
@@ -29,3 +30,8 @@ def test_only_these_rules_are_put_off_whole(table: Table) -> None:
 def test_the_page_is_up_to_date(table: Table) -> None:
     page = "\n".join(as_markdown(table)) + "\n"
     assert (ROOT / MARKDOWN).read_text() == page, "make rules ARGS=--markdown writes it anew"
+
+
+def test_the_page_of_requirements_is_up_to_date() -> None:
+    page = matrix_page.as_markdown(matrix.load(ROOT))
+    assert (ROOT / matrix_page.PAGE).read_text() == page, "umux drill --matrix --write writes it anew"

@@ -74,6 +74,7 @@ def handshake(site: Site, ours: tuple[str, int] = (OURS, 80)) -> Iterator[tuple[
 
 
 @BOTH
+@pytest.mark.rule("8504-4-1")
 def test_a_device_opens_with_what_was_asked_for(namespace: Namespace, netlink: Netlink, opener: openers.Opener) -> None:
     with namespace.run(TunDevice, "tun7", mtu=9000, opener=opener) as device:
         link = netlink.link("tun7")

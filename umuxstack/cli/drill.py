@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
   umux drill tests/conformance -k "rfc5961 and not window" --explain
   umux drill somebody/elses/suite --jobs 2 --personality freebsd --junit report.xml
   umux drill --matrix                            which requirement is shown by which test
+  umux drill --matrix 8200-4.5 UM-23             a part of that: RFCs, "UM", beginnings of ids
   umux drill --mutants tests/conformance         flip one behaviour at a time: who notices?""",
         stack=False,
     )
@@ -45,7 +46,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("-k", dest="expression", metavar="EXPR", default="", help="only paths that fit: `a and not b`")
     parser.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="define a symbol")
     parser.add_argument("--seed", default="1", help="for initial sequence numbers and ports (default 1)")
-    parser.add_argument("--matrix", action="store_true", help="print the requirement matrix instead")
+    parser.add_argument("--matrix", action="store_true", help="print the requirement matrix instead, or a part of it")
+    parser.add_argument("--write", action="store_true", help="with --matrix: write docs/requirements.md anew")
     parser.add_argument("--mutants", action="store_true", help="flip one behaviour of the stack at a time instead")
 
 
@@ -127,7 +129,7 @@ def _report(arguments: argparse.Namespace, outcomes: "list[Outcome]") -> None:
 
 def _matrix(arguments: argparse.Namespace) -> int:
     from umuxstack.cli import output
-    from umuxstack.conformance import matrix
+    from umuxstack.conformance import matrix, matrix_page
 
     root = Path.cwd()
     if not (root / matrix.REQUIREMENTS).exists():
@@ -135,7 +137,13 @@ def _matrix(arguments: argparse.Namespace) -> int:
             f"there is no {matrix.REQUIREMENTS} here", "the matrix is made of the source tree: go there", USAGE
         )
     found = matrix.load(root)
-    output.say(found.as_json() if arguments.json else found.as_text())
+    if arguments.write:
+        (root / matrix_page.PAGE).write_text(matrix_page.as_markdown(found))
+    else:
+        shown = found.only(arguments.paths) if arguments.paths else found
+        if not shown.requirements:
+            raise Failure("no requirement is called so", "name an RFC, UM, or the beginning of ids", USAGE)
+        output.say(matrix_page.as_json(shown) if arguments.json else matrix_page.as_text(shown))
     for problem in found.problems():
-        output.say(f"PROBLEM: {problem}")
+        sys.stderr.write(f"PROBLEM: {problem}\n")
     return FAILED if found.problems() else OK

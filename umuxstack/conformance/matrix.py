@@ -1,14 +1,14 @@
-"""The requirement matrix: RFC 9293 appendix B, where each line is implemented, and which tests show it.
+"""The requirement matrix: each line of five RFCs and of the design, where it is implemented, which tests show it.
 
-Made of markers alone: `MUST-5` in the comments of the code, `RFC 9293 MUST-5` in the tests' markers
-(umuxstack/testing/rules.py). What has no test needs a reason in docs/rfc9293-gaps.toml; a MUST without either is a
-problem, and so is a reason for what has a test.
+Made of markers alone: a line's id (`MUST-5`, `8200-4.5-3`, `UM-23.c`) in comments of the code, or for the code the
+section (`RFC 8200 4.5`), and the id in the tests' markers (umuxstack/testing/rules.py). What has no test needs a reason
+in docs/requirements/gaps.toml; a MUST without either is a problem, and so is a reason that has become wrong.
 """
 
 import csv
-import json
 import re
 import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,86 +16,171 @@ import attrs
 
 from umuxstack.testing import rules
 
-REQUIREMENTS: Final = Path("docs/rfc9293-requirements.csv")
-GAPS: Final = Path("docs/rfc9293-gaps.toml")
-_NAME: Final = re.compile(r"\b((?:MUST|SHLD|MAY|REC)-\d+)\b")
+REQUIREMENTS: Final = Path("docs/requirements")
+GAPS: Final = REQUIREMENTS / "gaps.toml"
+RFCS: Final = {
+    "9293": "TCP",
+    "8200": "IPv6",
+    "4443": "ICMPv6",
+    "8201": "Path MTU discovery",
+    "8504": "IPv6 node requirements",
+}
+DESIGN: Final = "UM"  # the rules of Unified Multiplex stand beside the RFCs
+
+MET: Final = "met"
+NOT_MET: Final = "not met"
+NOT_APPLICABLE: Final = "not applicable"
+UNEXPLAINED: Final = "unexplained"
+SEE: Final = "see RFC "  # a reason: as well as that table's lines are met
+_STATUSES: Final = (MET, NOT_MET, NOT_APPLICABLE, UNEXPLAINED)
+
+_ID: Final = re.compile(
+    r"\b((?:MUST|SHLD|MAY|REC)-\d+|(?:8200|4443|8201|8504)-[\d.]+-\d+|UM-\d+(?:\.[a-z])?)(?![\w.]*\d)"
+)
+_RANGE: Final = re.compile(r"\b(\d{4}-[\d.]+)-(\d+) to \1-(\d+)\b")
+_SECTION: Final = re.compile(r"\bRFC (8200|4443|8201|8504) ((?:\d+)(?:\.\d+)*)")
+_TOOLS: Final = ("umuxstack/conformance", "umuxstack/testing")  # they test, they do not implement
 
 
 @attrs.frozen(slots=True)
 class Requirement:
+    """One line. `reason`: why there is no test ("not applicable: ...", "not met: ..."), or "see RFC ..."."""
+
+    source: str  # a key of RFCS, or DESIGN
     id: str
     level: str
     section: str
     feature: str
     code: tuple[str, ...]  # files that name it
     tests: tuple[str, ...]
-    reason: str  # why there is no test; "not applicable: ..." or "not met: ..."
-
-    @property
-    def status(self) -> str:
-        if self.tests:
-            return "met"
-        return self.reason.partition(":")[0] if self.reason else "unexplained"
+    reason: str
+    status: str
 
 
 @attrs.frozen(slots=True)
 class Matrix:
     requirements: tuple[Requirement, ...]
-    stale: tuple[str, ...]  # reasons for what has a test, or for what does not exist
+    stale: tuple[str, ...]  # what is wrong with reasons and markers
 
     def problems(self) -> list[str]:
         """What fails the build."""
         out = [
             f"{r.id} ({r.section}: {r.feature}) has no test, and {GAPS} does not say why"
             for r in self.requirements
-            if r.level.startswith("MUST") and r.status == "unexplained"
+            if r.level.startswith("MUST") and r.status == UNEXPLAINED
         ]
-        return out + [f"{GAPS} explains {name}, which has a test or does not exist" for name in self.stale]
+        out += [
+            f"{r.id} ({r.section}: {r.feature}) is met, but no comment in the code says where"
+            for r in self.requirements
+            if r.level.startswith("MUST") and r.status == MET and r.tests and not r.code
+        ]
+        return out + list(self.stale)
 
-    def as_json(self) -> str:
-        return json.dumps([{**attrs.asdict(r), "status": r.status} for r in self.requirements], indent=2)
+    def only(self, names: Sequence[str]) -> "Matrix":
+        """The lines that `names` select: an RFC's number, "UM", or the beginning of ids ("8200-4.5", "UM-23")."""
+        wanted = tuple(name.upper().removeprefix("RFC").strip() for name in names)
+        kept = [r for r in self.requirements if r.source in wanted or any(_begins(r.id, name) for name in wanted)]
+        return Matrix(tuple(kept), self.stale)
 
-    def as_text(self) -> str:
-        lines = []
-        section = ""
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many lines of each source have each status."""
+        table: dict[str, dict[str, int]] = {}
         for r in self.requirements:
-            if r.section != section:
-                section = r.section
-                lines += ["", section]
-            shown = f"{len(r.tests)} tests, first {r.tests[0]}" if r.tests else r.reason or "unexplained"
-            lines.append(f"  {r.id:8} {r.level:10} {r.status:15} {r.feature}: {shown}")
-        counts: dict[str, int] = {}
-        for r in self.requirements:
-            counts[r.status] = counts.get(r.status, 0) + 1
-        return "\n".join([*lines[1:], "", ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))])
+            row = table.setdefault(r.source, dict.fromkeys(_STATUSES, 0))
+            row[r.status] += 1
+        return table
+
+
+def _begins(name: str, beginning: str) -> bool:
+    return name == beginning or (name.startswith(beginning) and name[len(beginning)] in ".-")
 
 
 def load(root: Path) -> Matrix:
     """The matrix of the repository at `root`. Raises OSError, rules.RuleError."""
+    table = rules.load(root)
     tests: dict[str, set[str]] = {}
-    for test, name in rules.found(root / "tests"):
-        for found in _NAME.findall(name):
-            tests.setdefault(found, set()).add(test)
-    code: dict[str, set[str]] = {}
-    for path in sorted((root / "umuxstack/core").rglob("*.py")):
-        for found in _NAME.findall(path.read_text()):
-            code.setdefault(found, set()).add(path.relative_to(root).as_posix())
+    for name, found in table.tests.items():
+        for marked in _ID.findall(name):
+            tests.setdefault(marked, set()).update(found)
+    code = _named_in_code(root)
     gaps: dict[str, str] = tomllib.loads((root / GAPS).read_text())["gaps"]
-    with (root / REQUIREMENTS).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    known = {row["id"] for row in rows}
-    return Matrix(
-        tuple(
-            Requirement(
-                row["id"],
-                row["level"],
-                row["sec"],
-                row["feature"],
-                tuple(sorted(code.get(row["id"], ()))),
-                tuple(sorted(tests.get(row["id"], ()))),
-                gaps.get(row["id"], ""),
-            )
-            for row in rows
-        ),
-        tuple(sorted(name for name in gaps if name in tests or name not in known)),
-    )
+    lines = [line for rfc in RFCS for line in _of_rfc(root, rfc, code, tests, gaps)]
+    lines = [_referred(line, lines) for line in lines]
+    lines += _of_design(table, code)
+    return Matrix(tuple(lines), tuple(_stale(lines, gaps, tests, code)))
+
+
+def _named_in_code(root: Path) -> dict[str, set[str]]:
+    """id, or "8200 4.5" for a section -> files of the product that name it."""
+    named: dict[str, set[str]] = {}
+    for package in ("umuxstack", "tun"):
+        for path in sorted((root / package).rglob("*.py")):
+            place = path.relative_to(root).as_posix()
+            if place.startswith(_TOOLS):
+                continue
+            text = path.read_text()
+            names = set(_ID.findall(text))
+            for stem, first, last in _RANGE.findall(text):
+                names |= {f"{stem}-{number}" for number in range(int(first), int(last) + 1)}
+            names |= {f"{rfc} {section}" for rfc, section in _SECTION.findall(text)}
+            for name in names:
+                named.setdefault(name, set()).add(place)
+    return named
+
+
+def _of_rfc(
+    root: Path, rfc: str, code: Mapping[str, set[str]], tests: Mapping[str, set[str]], gaps: Mapping[str, str]
+) -> Iterator[Requirement]:
+    with (root / REQUIREMENTS / f"rfc{rfc}.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            name, section = row["id"], row["sec"]
+            shown = tests.get(name, set())
+            reason = gaps.get(name, "")
+            status = MET if shown else reason.partition(":")[0] if reason else UNEXPLAINED
+            where = code.get(name) or code.get(f"{rfc} {section}", set()) if status == MET else code.get(name, set())
+            files, proofs = tuple(sorted(where)), tuple(sorted(shown))
+            yield Requirement(rfc, name, row["level"], section, row["feature"], files, proofs, reason, status)
+
+
+def _referred(line: Requirement, lines: Sequence[Requirement]) -> Requirement:
+    """A line that says "support RFC n" is met when that table's MUSTs are."""
+    if not line.status.startswith(SEE):
+        return line
+    other = line.status.removeprefix(SEE)
+    musts = [r for r in lines if r.source == other and r.level.startswith("MUST") and not r.status.startswith(SEE)]
+    met = bool(musts) and all(r.status in (MET, NOT_APPLICABLE) for r in musts)
+    return attrs.evolve(line, status=MET if met else NOT_MET)
+
+
+def _of_design(table: rules.Table, code: Mapping[str, set[str]]) -> Iterator[Requirement]:
+    for rule in table.rules.values():
+        for clause, text in rule.clauses.items():
+            shown = tuple(table.of_clause(clause))
+            later = table.reason_for_later(clause)
+            reason = "" if shown or not later else f"not met: {later}"
+            status = MET if shown else NOT_MET if later else UNEXPLAINED
+            where = tuple(sorted(code.get(clause) or code.get(rule.id, set()))) if shown else ()
+            yield Requirement(DESIGN, clause, f"MUST [{rule.source}]", rule.title, text, where, shown, reason, status)
+
+
+def _stale(
+    lines: Sequence[Requirement],
+    gaps: Mapping[str, str],
+    tests: Mapping[str, set[str]],
+    code: Mapping[str, set[str]],
+) -> Iterator[str]:
+    known = {line.id for line in lines}
+    for name, reason in gaps.items():
+        if name not in known:
+            yield f"{GAPS} explains {name}, which does not exist"
+        elif name in tests:
+            yield f"{GAPS} explains {name}, which has a test: {min(tests[name])}"
+        if reason.partition(":")[0] not in (NOT_MET, NOT_APPLICABLE) and reason.removeprefix(SEE) not in RFCS:
+            yield f"{GAPS}: {name} says {reason!r}, which is none of 'not met: …', 'not applicable: …', 'see RFC n'"
+    known |= {name.partition(".")[0] for name in known if name.startswith(DESIGN)}
+    for name in sorted(tests):
+        if name not in known:
+            yield f"{min(tests[name])} names {name}, which is in no table"
+    for name in sorted(code):
+        if " " not in name and name not in known:
+            yield f"{min(code[name])} names {name}, which is in no table"

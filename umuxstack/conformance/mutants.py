@@ -16,12 +16,11 @@ from umuxstack.conformance import runner
 from umuxstack.conformance.outcome import Status
 from umuxstack.core import personality as personalities
 from umuxstack.core.listen import listen_u
-from umuxstack.core.network import pmtu
 from umuxstack.core.session.receive_buffer import Assembler
 from umuxstack.core.tcp import connection, quiet, recovery, send, tcb
 from umuxstack.core.tcp.congestion.base import CongestionControl
 from umuxstack.core.tcp.emit import Emitter
-from umuxstack.core.units import NEVER, Micros, millis, seconds
+from umuxstack.core.units import NEVER, Micros, millis, minutes, seconds
 from umuxstack.core.wire import tcp_options
 
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -130,7 +129,7 @@ def _full_window(self: Emitter) -> int:
 
 
 def _believe_any(self: Any, mtu: int, now: Micros) -> None:
-    self.ctx.pmtu._known[self.pair[:16]] = (mtu, Micros(now + pmtu.LIFETIME))
+    self.ctx.pmtu._known[self.pair[:16]] = (mtu, Micros(now + minutes(10)))
     self._set_mss(now)
 
 

@@ -3,13 +3,15 @@
 Times are microseconds, sizes bytes, addresses 16 packed bytes.
 """
 
+# RFC 9293 appendix B: MUST-21, MUST-25, MUST-27, MUST-28, MUST-48; UM-35.u, UM-35.y
+
 from collections.abc import Mapping
 from typing import Final
 
 import attrs
 
 from umuxstack.core.errors import BadArgument
-from umuxstack.core.units import FIXED_PORT, Address, Micros, millis, seconds
+from umuxstack.core.units import FIXED_PORT, Address, Micros, millis, minutes, seconds
 
 
 def _within(low: int, high: int) -> "attrs._ValidatorType[int]":
@@ -35,7 +37,14 @@ _TCP_LEAST: Final = {
     "time_wait": 1,
     "fin_wait_2": 1,
 }
-_STACK_LEAST: Final = {"das_lifetime": 1, "client_grain_linger": 1, "udp_idle": 1, "retiring": 1, "memory": 1024}
+_STACK_LEAST: Final = {
+    "das_lifetime": 1,
+    "client_grain_linger": 1,
+    "udp_idle": 1,
+    "retiring": 1,
+    "memory": 1024,
+    "path_mtu_lifetime": minutes(5),
+}
 
 
 def _check_least(config: "TcpPolicy | StackConfig", least: Mapping[str, int]) -> None:
@@ -149,6 +158,9 @@ class StackConfig:
     silence: bool = True  # UM-31; False gives the answers of RFC 9293 and 4443
     reset_second_syn: bool = True  # UM-33: RST to a SYN on a live pair with other ports; False: silence
     hop_limit: int = attrs.field(default=64, validator=_within(1, 255))
+    icmp_rate: int = attrs.field(default=100, validator=_within(0, 1_000_000))  # errors a second; 0: none
+    icmp_burst: int = attrs.field(default=20, validator=_within(1, 1_000_000))  # of them at once (RFC 4443 2.4 (f))
+    path_mtu_lifetime: Micros = minutes(10)  # RFC 8201 4: not less than 5; NEVER: what was learnt once holds
     das_lifetime: Micros = seconds(60)  # of a waiting SSA (UM-24)
     candidates: int = attrs.field(default=8, validator=_within(1, 1024))  # per LISTEN_U (UM-23)
     client_grain_linger: Micros = seconds(60)  # UM-26

@@ -5,6 +5,8 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 `next_deadline`. The stack never asks for the time, never blocks, calls nobody.
 """
 
+# RFC 9293 appendix B: MUST-43, MUST-44, MUST-45, MUST-46; 8504-6.1-1, 8504-6.4-2
+
 from collections.abc import Mapping
 
 from umuxstack.core.address.lease import EA, SERVICE, SHARED, VALID, ChosenLease, Lease
@@ -71,8 +73,8 @@ class Stack(Census):
         self.counters: Counters = ctx.counters
         prefix = Prefix(config.prefix, config.prefix_length)
         self._reassembly = Reassembly(ctx.counters)
-        limit = ErrorLimit()
-        self._nobody = Telescope(ctx) if config.silence else Answers(ctx)
+        limit = ErrorLimit(config.icmp_rate, config.icmp_burst)
+        self._nobody = Telescope(ctx) if config.silence else Answers(ctx, limit)
         self._ingress = Ingress(ctx.demux, ctx.counters, self._nobody, self._reassembly, ctx.is_ours)
         self._loopback = Ingress(ctx.inner, ctx.counters, self._nobody, self._reassembly)
         self.receive = self._ingress.receive  # type: ignore[method-assign]  # bound once: the hot path has no call to spare
@@ -117,7 +119,7 @@ class Stack(Census):
                     break
                 queue.popleft().forget(now)
         if len(self._reassembly):
-            self._reassembly.expire(now)
+            self._ingress.expire(now)
         if self.pool.filling:
             self.pool.refill()
         if ctx.sweep_at <= now:

@@ -22,6 +22,7 @@ RULES: Final = Path("docs/rules.toml")
 MARKDOWN: Final = Path("docs/rules.md")
 SOURCES: Final = {"D": "the design deck", "K": "its author's drafts", "O": "our decision"}
 SCRIPT_LINE: Final = re.compile(r"\s*(?://|#)\s*rules?:(.*)")
+OF_A_TABLE: Final = re.compile(r"\d{4}-|RFC 9293 (MUST|SHLD|MAY|REC)-")  # docs/requirements/
 COMMENT: Final = re.compile(r"\s*(?://|#|$)")
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -219,7 +220,9 @@ def as_markdown(table: Table) -> Iterator[str]:
     yield ""
     yield "## RFC clauses that tests name"
     yield ""
-    yield ", ".join(table.references()) + "."
+    yield "Beside the lines of five RFCs that [requirements.md](requirements.md) has, each with its tests:"
+    yield ""
+    yield ", ".join(name for name in table.references() if not OF_A_TABLE.match(name)) + "."
 
 
 def _cell(table: Table, clause: str) -> str:

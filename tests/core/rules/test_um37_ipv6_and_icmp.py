@@ -671,7 +671,7 @@ def test_echo_believes_it_when_the_identifier_fits_and_the_request_is_out() -> N
         (builders.icmp6(ROUTER, UNHELD, 1, 0, 0, b"short"), Drop.TRUNCATED),
         (builders.icmp6(ROUTER, UNHELD, 1, 0, 0, b"\x45" + bytes(60)), Drop.TRUNCATED),
         (builders.icmp6(ROUTER, UNHELD, 1, 0, 0, builders.tcp(UNHELD, PEER), checksum=1), Drop.BAD_CHECKSUM),
-        (builders.error(ROUTER, builders.tcp(UNHELD, PEER), 100), Drop.ICMP_UNKNOWN),
+        (builders.error(ROUTER, builders.tcp(UNHELD, PEER), 100), Drop.ICMP_NO_SESSION),
     ],
 )
 def test_errors_that_nobody_can_use_are_counted(packet: bytes, reason: Drop) -> None:

@@ -1,5 +1,7 @@
 """Echo is a session like any other (UM-38): `ping` takes an EA, the pair tells it apart, the identifier is fixed."""
 
+# 4443-4.2-5
+
 from collections import deque
 from typing import Final
 
@@ -58,7 +60,10 @@ class EchoSession(Session):
         self._pending[self.sequence] = now
         ctx = self.ctx
         value = self.identifier << 16 | self.sequence
-        packet = icmpv6.build(self.pair[16:], self.pair[:16], icmpv6.ECHO_REQUEST, 0, value, data, ctx.config.hop_limit)
+        pair, flow = self.pair, ctx.entropy.keyed_hash(self.pair) >> 44
+        packet = icmpv6.build(
+            pair[16:], pair[:16], icmpv6.ECHO_REQUEST, 0, value, data, ctx.config.hop_limit, flow=flow
+        )
         ctx.send_packet(packet, self.pair[:16], now)
         return self.sequence
 
@@ -103,7 +108,7 @@ class EchoSession(Session):
             ctx.drop(Drop.ICMP_NOT_BELIEVED)
             return
         if kind == icmpv6.PACKET_TOO_BIG:
-            ctx.pmtu.learn(self.pair[:16], value, now)
+            ctx.path_shrank(self.pair[:16], value, now)
             reason = Reason.PACKET_TOO_BIG
         else:
             reason = Reason.PROHIBITED if code == icmpv6.PROHIBITED else Reason.UNREACHABLE

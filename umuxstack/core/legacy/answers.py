@@ -4,6 +4,8 @@ Used for shared (legacy) addresses, and for all of the prefix when the silence
 of UM-31 is switched off. ICMPv6 errors are rate-limited (RFC 4443 2.4 (f)).
 """
 
+# UM-30; 4443-3.1-3, 4443-3.1-4
+
 from collections import OrderedDict
 from typing import Final
 
@@ -16,22 +18,23 @@ from umuxstack.core.wire import extension, icmpv6
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
-_ERRORS_PER_SECOND: Final = 100
-_INTERVAL: Final = 1_000_000 // _ERRORS_PER_SECOND
-_BURST: Final = 20
+_REDIRECT: Final = 137
 
 
 class ErrorLimit:
-    """A token bucket for ICMPv6 errors, for the whole stack."""
+    """A token bucket for ICMPv6 errors, for the whole stack (4443-2.4-12 to 4443-2.4-14)."""
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "_depth", "_interval")
 
-    def __init__(self) -> None:
-        self._at = -_BURST * _INTERVAL  # full from the start, whatever the clock's zero
+    def __init__(self, rate: int, burst: int) -> None:
+        """`rate` errors a second on average, 0: none at all; `burst` at once."""
+        self._interval = 1_000_000 // rate if rate else 0
+        self._depth = burst * self._interval
+        self._at = -self._depth  # full from the start, whatever the clock's zero
 
     def allows(self, now: Micros) -> bool:
-        at = max(self._at, now - _BURST * _INTERVAL) + _INTERVAL
-        if at > now:
+        at = max(self._at, now - self._depth) + self._interval
+        if at > now or not self._interval:
             return False
         self._at = at
         return True
@@ -67,9 +70,10 @@ def send_error(
 ) -> None:
     """An ICMPv6 error about the packet at `base`, from the address it was sent to (RFC 4443 2.2, 2.4)."""
     remote, local = buf[base + 8 : base + 24], buf[base + 24 : base + 40]
-    # RFC 4443 2.4 (e): never about an ICMPv6 error, to a multicast destination, or to a source that names no node
+    # RFC 4443 2.4 (e), 4443-2.4-6 to 4443-2.4-11: never about an ICMPv6 error or redirect, to a multicast destination,
+    # or to a source that names no node
     protocol, offset = extension.last(buf, base, end)
-    about_error = protocol == ICMPV6 and offset < end and buf[offset] < 128
+    about_error = protocol == ICMPV6 and offset < end and (buf[offset] < 128 or buf[offset] == _REDIRECT)
     if about_error or local[0] == 0xFF or remote[0] == 0xFF or not any(remote):
         return
     if not limit.allows(now):
@@ -84,8 +88,15 @@ def refuse_headers(
 ) -> None:
     """RFC 8200 4: a parameter problem that points at what of the extension headers cannot be processed."""
     if status != extension.TRUNCATED:
-        code = {extension.BAD_NEXT_HEADER: 1, extension.BAD_OPTION: 2}.get(status, 0)
+        codes = {extension.BAD_NEXT_HEADER: 1, extension.BAD_OPTION: 2, extension.INCOMPLETE: 3}
+        code = codes.get(status, 0)
         send_error(ctx, limit, buf, base, end, icmpv6.PARAMETER_PROBLEM, code, where - base, now)
+
+
+def refuse_late_fragments(ctx: Context, limit: ErrorLimit, first: bytes, now: Micros) -> None:
+    """8200-4.5-11, RFC 4443 3.3: the reassembly time is exceeded."""
+    code = icmpv6.REASSEMBLY_TIME
+    send_error(ctx, limit, first, 0, len(first), icmpv6.TIME_EXCEEDED, code, 0, now)
 
 
 class Telescope(Nobody):
@@ -118,9 +129,9 @@ class Answers(Telescope):
 
     __slots__ = ("limit",)
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, limit: ErrorLimit) -> None:
         super().__init__(ctx)
-        self.limit = ErrorLimit()
+        self.limit = limit
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -137,3 +148,6 @@ class Answers(Telescope):
 
     def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
         refuse_headers(self.ctx, self.limit, buf, base, end, status, where, now)
+
+    def on_late_fragments(self, first: bytes, now: Micros) -> None:
+        refuse_late_fragments(self.ctx, self.limit, first, now)

@@ -4,12 +4,14 @@ One endpoint in the local table per shared address; behind it the classic
 four-tuple. Unified sessions never come here. RFC 9293, 768, 4443, 6056.
 """
 
+# RFC 9293 appendix B: MUST-41, MUST-42; 4443-4.1-1, 4443-4.2-1, 4443-4.2-4
+
 from typing import Final
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.errors import AddressInUse, BadArgument, Drop, PoolExhausted, Reason
-from umuxstack.core.legacy.answers import ErrorLimit, refuse_headers, refuse_segment, send_error
+from umuxstack.core.legacy.answers import ErrorLimit, refuse_headers, refuse_late_fragments, refuse_segment, send_error
 from umuxstack.core.listen.cookies import CookieJar
 from umuxstack.core.listen.listener import Listener, read_syn, vanish
 from umuxstack.core.network.endpoint import Receiver
@@ -80,11 +82,15 @@ class PortMux(Stage):
         else:
             # RFC 4443 3.4 code 1, RFC 8200 4: an unrecognized next header
             ctx.drop(Drop.UNKNOWN_PROTOCOL)
-            where = extension.walk(buf, base, end)[3]
-            refuse_headers(ctx, self.limit, buf, base, end, extension.BAD_NEXT_HEADER, where, now)
+            if protocol != extension.NO_NEXT_HEADER:  # 8200-4.7-1: then there is nothing, and nothing to answer
+                where = extension.walk(buf, base, end)[3]
+                refuse_headers(ctx, self.limit, buf, base, end, extension.BAD_NEXT_HEADER, where, now)
 
     def on_bad_packet(self, buf: bytes, base: int, end: int, status: int, where: int, now: Micros) -> None:
         refuse_headers(self.ctx, self.limit, buf, base, end, status, where, now)
+
+    def on_late_fragments(self, first: bytes, now: Micros) -> None:
+        refuse_late_fragments(self.ctx, self.limit, first, now)
 
     def _echo(self, buf: bytes, base: int, offset: int, end: int, csum_ok: bool, now: Micros) -> None:
         ctx = self.ctx

@@ -45,8 +45,9 @@ class CookieJar:
         cookie = self._cookie(pair, local_port, remote_port, seq, now // _PERIOD, index)
         tail = tcp_options.syn(ctx.config.link.mtu - HEADERS, window_scale=-1, sack_permitted=False, timestamps=None)
         length = 20 + len(tail)
+        flow, hop_limit = ctx.entropy.keyed_hash(pair) >> 44, hop_limit or ctx.config.hop_limit
         header = wire.build(
-            0x60000000, length, TCP, hop_limit or ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port,
+            0x60000000 | flow, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
             cookie, seq + 1 & MASK, (5 + len(tail) // 4) << 12 | wire.SYN | wire.ACK, 65535,
             pseudo_sum(pair, length, TCP), 0,
         )  # fmt: skip

@@ -6,6 +6,8 @@ Invariant: the lease is open from DAS until the session, or the last of the
 client's sessions, is gone; or until nobody came.
 """
 
+# UM-22
+
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind

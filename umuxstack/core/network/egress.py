@@ -4,6 +4,8 @@ TCP never comes here; a datagram or an echo may. Invariant: no fragment is large
 than the path MTU, and none is made of a packet that fits (RFC 8021: no atomic fragments).
 """
 
+# 8504-5.1-5, 8504-5.1-7, 8504-5.2-6, 8504-5.2-7
+
 from struct import Struct
 from typing import Final
 

@@ -30,6 +30,9 @@ class Receiver:
         otherwise (UM-31).
         """
 
+    def on_late_fragments(self, first: bytes, now: Micros) -> None:
+        """Fragments of a packet did not all come in time; `first` is the first of them. Asked as `on_bad_packet` is."""
+
     def on_icmp_error(
         self, kind: int, code: int, value: int, protocol: int, quoted: bytes, offset: int, now: Micros
     ) -> None:

@@ -5,6 +5,8 @@ pair, so one peer cannot spend another's budget. Invariant: what is kept is at
 most `total` bytes, and nothing is kept longer than 60 s.
 """
 
+# 8504-5.1-4, 8504-5.1-6
+
 from collections import OrderedDict
 from typing import Final
 
@@ -17,6 +19,10 @@ TIMEOUT: Final = seconds(60)  # RFC 8200 4.5: "within 60 seconds of the receptio
 PER_PAIR: Final = 128 * 1024
 TOTAL: Final = 4 * 1024 * 1024
 OVERHEAD: Final = 200  # what one kept piece costs beside its bytes, so that tiny pieces are not free
+
+
+Refused = tuple[int, int]
+"""(status of `extension`, where in the buffer the offending field is): a fragment that cannot be one."""
 
 
 class _Partial:
@@ -57,17 +63,23 @@ class Reassembly:
             return partial.expires
         return NEVER
 
-    def expire(self, now: Micros) -> None:
-        """Forgets packets whose pieces did not all come in time. No ICMPv6 error: UM-31."""
+    def expire(self, now: Micros) -> list[bytes]:
+        """Forgets packets whose pieces did not all come in time (8200-4.5-10). Returns the first fragments of those
+        whose first fragment has come, as it came: their sources are to be told (8200-4.5-11)."""
+        firsts = []
         while self._partials:
             key, partial = next(iter(self._partials.items()))
             if partial.expires > now:
-                return
+                break
             self._forget(key)
             if not partial.poisoned:
                 self._counters.drops[Drop.FRAGMENT_TIMEOUT] += 1
+                if partial.first:
+                    header = bytes((partial.next_header, 0, 0, 1)) + key[32:]
+                    firsts.append(_joined(partial.first, partial.where, extension.FRAGMENT, header + partial.pieces[0]))
+        return firsts
 
-    def add(self, buf: bytes, base: int, offset: int, end: int, where: int, now: Micros) -> bytes | None:
+    def add(self, buf: bytes, base: int, offset: int, end: int, where: int, now: Micros) -> bytes | Refused | None:
         """One fragment, its header at `offset`, the next-header field that led to it at `where`.
 
         Returns the whole packet, its fragment header removed, when this was the last piece missing.
@@ -77,15 +89,20 @@ class Reassembly:
         start, more = field & 0xFFF8, field & 1
         data = buf[offset + 8 : end]
         if start == 0 and not more:
-            # RFC 6946 4: an "atomic fragment" is a whole packet, processed apart from any other of its key.
+            # 8200-4.5-8, 8200-4.5-9, RFC 6946 4: an "atomic fragment" is a whole packet, and alone.
             return _joined(buf[base:offset], where - base, buf[offset], data)
-        # RFC 8200 4.5: a piece that is not the last must be a multiple of 8 octets; none may pass 65,535.
-        if not data or (more and len(data) % 8) or start + len(data) + (offset - base - 40) > 65535:
+        if not data or (more and len(data) % 8):
+            # 8200-4.5-12, 8200-4.5-13: not a multiple of 8 octets; "pointing to the Payload Length field"
             drops[Drop.BAD_EXTENSION] += 1
-            return None
+            return extension.BAD_HEADER, base + 4
+        if start + len(data) + (offset - base - 40) > 65535:
+            # 8200-4.5-14, 8200-4.5-15: the whole would exceed 65,535; "pointing to the Fragment Offset field"
+            drops[Drop.BAD_EXTENSION] += 1
+            return extension.BAD_HEADER, offset + 2
         if start == 0 and not _has_all_headers(_joined(buf[base:offset], where - base, buf[offset], data)):
-            drops[Drop.BAD_EXTENSION] += 1  # RFC 8200 4.5, RFC 7112 5: "that fragment should be discarded"
-            return None
+            # 8200-4.5-16, 8200-4.5-17, RFC 7112 5: "that fragment should be discarded"
+            drops[Drop.BAD_EXTENSION] += 1
+            return extension.INCOMPLETE, base
         pair = buf[base + 8 : base + 40]
         key = pair + buf[offset + 4 : offset + 8]
         partial = self._partials.get(key)
@@ -103,7 +120,8 @@ class Reassembly:
             not more and any(s + len(p) > stop for s, p in partial.pieces.items())
         )
         if overlap or beyond or (not more and partial.last_end not in (-1, stop)):
-            # RFC 5722 4: "the entire datagram (and any constituent fragments) MUST be silently discarded",
+            # 8200-4.5-18, 8200-4.5-19, RFC 5722 4: "the entire datagram (and any constituent fragments) MUST be
+            # silently discarded",
             # including those not yet received: the empty record stays until its time is over.
             drops[Drop.FRAGMENT_OVERLAP] += 1
             self._release(pair, partial)

@@ -5,6 +5,8 @@ any. Knows no session and no port. Invariant: no bytes raise, and every packet
 that goes no further adds one to one drop counter. RFC 8200, RFC 4443; UM-2, UM-31, UM-39.
 """
 
+# RFC 9293 appendix B: MUST-57, MUST-63; 8200-2-1, 8504-5.1-3, 8504-5.7.1-3
+
 from collections.abc import Callable
 from typing import Final
 
@@ -115,12 +117,16 @@ class Ingress:
         owner.receive(buf, base, offset, end, protocol, gso_size, csum_ok, now)
 
     def _fragment(self, buf: bytes, base: int, offset: int, end: int, where: int, pair: bytes, now: Micros) -> None:
-        if self.demux.owner(pair) is None:
+        holder = self.demux.owner(pair)
+        if holder is None:
             # Not kept: only somebody who expects the packet lends memory to its pieces.
             self.nobody.receive(buf, base, offset, end, extension.FRAGMENT, 0, False, now)
             return
         whole = self.reassembly.add(buf, base, offset, end, where, now)
         if whole is None:
+            return
+        if isinstance(whole, tuple):
+            (holder if holder.shared else self.nobody).on_bad_packet(buf, base, end, *whole, now)
             return
         if extension.walk(whole, 0, len(whole))[1] == extension.FRAGMENT:
             # RFC 8200 4.1: an extension header "should occur at most once"; thousands of them would fit into a packet.
@@ -128,6 +134,13 @@ class Ingress:
             return
         self.counters.packets_in -= 1  # its pieces were counted
         self.receive(whole, 0, 0, False, now)
+
+    def expire(self, now: Micros) -> None:
+        """Forgets packets whose fragments did not all come; where a shared address is meant, the source is told."""
+        for first in self.reassembly.expire(now):
+            holder = self.demux.owner(first[8:40])
+            if holder is not None:
+                (holder if holder.shared else self.nobody).on_late_fragments(first, now)
 
     def _icmp_error(self, buf: bytes, base: int, offset: int, end: int, csum_ok: bool, now: Micros) -> None:
         """UM-39: the quoted packet's pair, reversed, names the session, whoever sent the error."""
@@ -147,16 +160,16 @@ class Ingress:
         if kind == icmpv6.PACKET_TOO_BIG and int.from_bytes(buf[offset + 4 : offset + 8], "big") < icmpv6.MINIMUM_MTU:
             drops[Drop.ICMP_NOT_BELIEVED] += 1  # RFC 8201 4: "it must discard it"
             return
-        if not icmpv6.UNREACHABLE <= kind <= icmpv6.PARAMETER_PROBLEM:
-            # RFC 4443 2.4 (a): an unknown error goes to the upper layer that caused it; ours can use nothing of it.
-            drops[Drop.ICMP_UNKNOWN] += 1
-            return
+        # 4443-2.4-1: an error of unknown type goes to the upper layer as well, which takes it for a soft one.
         demux = self.demux
         owner = demux.pairs.get(buf[quoted + 24 : quoted + 40] + local) or demux.locals.get(local)
         if owner is None:
             drops[Drop.ICMP_NO_SESSION] += 1
             return
+        # 4443-2.4-4: the quoted packet's protocol selects; 4443-2.4-5: where it cannot be told, silence
         status, protocol, upper, _ = extension.walk(buf, quoted, end)
+        if protocol == extension.FRAGMENT and not status and not (buf[upper + 2] << 8 | buf[upper + 3]) & 0xFFF8:
+            protocol, upper = buf[upper], upper + 8  # a first fragment of ours: its upper-layer header follows
         if status or protocol not in (TCP, UDP, ICMPV6):
             drops[Drop.ICMP_NOT_BELIEVED] += 1
             return

@@ -2,15 +2,16 @@
 
 Each SSA is a new destination, so what one session learns about a peer is also
 kept for its /64: the next address behind the same router starts there.
-Invariant: at most `CAPACITY` entries; none outlives `LIFETIME`.
+Invariant: at most `CAPACITY` entries; none outlives `lifetime`.
 """
+
+# UM-35.v; 8201-3-2, 8201-5.2-1, 8201-5.2-3, 8201-6-2
 
 from collections import OrderedDict
 from typing import Final
 
-from umuxstack.core.units import Micros, minutes
+from umuxstack.core.units import Micros
 
-LIFETIME: Final = minutes(10)  # RFC 8201 4: "The recommended setting for this timer is … 10 minutes"
 CAPACITY: Final = 4096
 MINIMUM: Final = 1280
 
@@ -18,10 +19,11 @@ MINIMUM: Final = 1280
 class PathMtu:
     """What "packet too big" taught us."""
 
-    __slots__ = ("_known", "link_mtu")
+    __slots__ = ("_known", "_lifetime", "link_mtu")
 
-    def __init__(self, link_mtu: int) -> None:
+    def __init__(self, link_mtu: int, lifetime: Micros) -> None:
         self.link_mtu = link_mtu
+        self._lifetime = lifetime
         self._known: OrderedDict[bytes, tuple[int, Micros]] = OrderedDict()  # /64 or address -> (mtu, until)
 
     def __len__(self) -> int:
@@ -46,7 +48,7 @@ class PathMtu:
         mtu = min(max(mtu, MINIMUM), self.get(peer, now))
         for key in (peer, peer[:8]):
             self._known.pop(key, None)
-            self._known[key] = (mtu, Micros(now + LIFETIME))
+            self._known[key] = (mtu, Micros(now + self._lifetime))
         while len(self._known) > CAPACITY:
             self._known.popitem(last=False)
         return mtu

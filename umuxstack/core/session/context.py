@@ -84,7 +84,7 @@ class Context:
         self._shared = frozenset(config.shared)
         self.timers = Timers()
         self.leases = LeaseTable(complete=config.scheme == "random")
-        self.pmtu = PathMtu(config.link.mtu)
+        self.pmtu = PathMtu(config.link.mtu, config.path_mtu_lifetime)
         self.outbox: list[Outgoing] = []  # to the link
         self.loop: list[Outgoing] = []  # to ourselves
         self.ready: list[Waitable] = []
@@ -130,12 +130,23 @@ class Context:
         for piece in egress.fragment(packet, mtu, int.from_bytes(self.entropy.bytes(4), "big")):
             out.append((piece, b"", 0, 0))
 
+    def path_shrank(self, peer: bytes, mtu: int, now: Micros) -> None:
+        """The path to `peer` carries packets of `mtu` bytes and no more: believed, and remembered.
+
+        Sessions that are awake hear of it at the next sweep (8201-5.2-5), the others when they wake.
+        """
+        self.pmtu.learn(peer, mtu, now)
+        self._hurry(now)
+
+    def _hurry(self, now: Micros) -> None:
+        self._pause = SWEEP
+        if self.awake and self.sweep_at > now + SWEEP:
+            self.sweep_at = Micros(now + SWEEP)
+
     def stay_awake(self, session: "Drowsy", now: Micros) -> None:
         """The session has just become active: it is looked at again later."""
         self.awake.append(session)
-        self._pause = SWEEP
-        if self.sweep_at > now + SWEEP:
-            self.sweep_at = Micros(now + SWEEP)
+        self._hurry(now)
 
     def sweep(self, now: Micros) -> None:
         """Packs sessions that have been idle; a bounded number of them at a time, so that nothing waits for it.

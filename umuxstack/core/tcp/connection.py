@@ -4,6 +4,9 @@ First the path that nearly all segments take, then the RFC's checks one by one.
 Unified rules that differ from the RFC are named where they act (UM-23, UM-33).
 """
 
+# RFC 9293 appendix B: MUST-3, MUST-11, MUST-12, MUST-22, MUST-24, MUST-26, MUST-29, MUST-54, MUST-66, SHLD-25;
+# UM-35.a, UM-35.b, UM-35.c, UM-35.d, UM-35.e, UM-35.h, UM-35.t, UM-35.u, UM-35.w; 8201-5.4-7
+
 from struct import Struct
 from typing import Final, Self
 
@@ -657,7 +660,7 @@ class Connection(ReceiveHalf):
         if mtu < icmpv6.MINIMUM_MTU or mtu >= max(ours, self.ctx.pmtu.get(self.pair[:16], now)):
             self.ctx.counters.drops[Drop.ICMP_NOT_BELIEVED] += 1
             return
-        self.ctx.pmtu.learn(self.pair[:16], mtu, now)
+        self.ctx.path_shrank(self.pair[:16], mtu, now)
         self._set_mss(now)
         if not self.board or self.state < st.ESTABLISHED:
             return

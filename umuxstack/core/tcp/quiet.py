@@ -5,6 +5,8 @@ time anew (TIME-WAIT); after an abort it answers the pair with RST. An EA or one
 is never met again, so that is all; an address that may be met again follows UM-33 and RFC 6191.
 """
 
+# RFC 9293 appendix B: MUST-13; UM-35.e
+
 from collections import deque
 from struct import Struct
 from typing import Final
@@ -189,8 +191,9 @@ class Quiet(Expiring):
         pair = self.pair
         _, _, _, hop_limit, local_port, remote_port, *_ = _RECORD.unpack(self._packed)
         length = 20 + len(options)
+        flow = ctx.entropy.keyed_hash(pair) >> 44  # the session's own label: Tcb.first_word
         header = wire.build(
-            0x60000000, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
+            0x60000000 | flow, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
             seq, ack, (5 + len(options) // 4) << 12 | flags, window,
             pseudo_sum(pair, length, TCP), 0,
         )  # fmt: skip

@@ -6,6 +6,8 @@ scoreboard counts byte ranges, never segments. Invariant: `pipe` is the number
 of bytes on the board that are neither SACKed nor lost.
 """
 
+# RFC 9293 appendix B: MUST-19; UM-35.f, UM-35.p, UM-35.s
+
 from typing import Final
 
 from umuxstack.core.errors import Reason
@@ -480,5 +482,5 @@ class Recovery(Scoreboard):
     def _black_hole(self, now: Micros) -> None:
         """Full segments go unanswered and no "packet too big" came: try the size that every link must carry."""
         if self.board[0].end - self.board[0].start >= self.mss > 1280 - 60 - 12:
-            self.ctx.pmtu.learn(self.pair[:16], 1280, now)
+            self.ctx.path_shrank(self.pair[:16], 1280, now)
             self._set_mss(now)

@@ -4,6 +4,8 @@ RFC 2018, 2883, 6675 (blocks), 8985 6.1 (order of transmission), 6298 2 (SRTT, R
 loss. Invariant: the board's ranges are disjoint and in the order of sequence numbers.
 """
 
+# RFC 9293 appendix B: MUST-18; UM-35.f, UM-35.r
+
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.tcp.emit import Emitter
 from umuxstack.core.tcp.tcb import IN_FLIGHT, SACKED, Loss, Sent

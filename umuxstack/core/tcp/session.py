@@ -7,6 +7,8 @@ application can observe differs, except that congestion state restarts as after
 any idle time (RFC 5681 4.1).
 """
 
+# RFC 9293 appendix B: MUST-33; UM-35.x
+
 from struct import Struct
 from typing import Final
 
@@ -335,6 +337,8 @@ class SleepyConnection(Connection):
     def fall_asleep(self, now: Micros) -> bool:
         if self.end_reason != Reason.NONE:
             return True
+        if self.ctx.pmtu:
+            self._follow_path(now)
         rx, tx, handle = self.rx, self.tx, self.handle
         if (
             now - self.heard_at < IDLE

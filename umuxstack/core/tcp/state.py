@@ -1,5 +1,7 @@
 """The states of RFC 9293 3.3.2, as integers in an order that comparisons may use."""
 
+# UM-35.a
+
 from typing import Final
 
 CLOSED: Final = 0

@@ -5,6 +5,8 @@ State that an idle session does not need (scoreboard, buffers, loss recovery) is
 None until it is needed. Invariant: `deadline` is the earliest of the four times below.
 """
 
+# RFC 9293 appendix B: MUST-15; UM-35.i; 8200-8.3-1, 8200-8.3-2, 8201-5.4-1, 8201-5.4-4, 8201-5.4-5
+
 from typing import Final
 
 import attrs
@@ -378,14 +380,26 @@ class Tcb(Session):
         except TypeError as error:
             raise BadArgument(f"no such TCP option: {error}") from None
 
-    def _set_mss(self, now: Micros) -> None:
+    def _full_segment(self, now: Micros) -> int:
         """The payload of a full segment: what the peer takes and the path carries, less our options (RFC 6691)."""
         path = self.ctx.pmtu.get(self.pair[:16], now) - HEADERS
         if self.policy.mss:
             path = min(path, self.policy.mss)
-        self.mss = max(min(self.peer_mss, path), SMALLEST) - (12 if self.use_ts else 0)
+        return max(min(self.peer_mss, path), SMALLEST) - (12 if self.use_ts else 0)
+
+    def _set_mss(self, now: Micros) -> None:
+        self.mss = self._full_segment(now)
         if self.cc is not None:
             self.cc.on_mss(self.mss)
+
+    def _follow_path(self, now: Micros) -> None:
+        """Looks anew what the path carries: another session may have learnt of less, and what was learnt grows old.
+
+        8201-5.2-6: "any packetization layer instance that is actively using the path must be notified"; we are, at
+        the next sweep, and by our own packet's error if one is too large before that. 8201-5.3-2: later, larger again.
+        """
+        if self._full_segment(now) != self.mss:
+            self._set_mss(now)
 
     def finish(self, reason: Reason, now: Micros, successor: Receiver | None = None) -> None:
         """The session is gone. `successor` answers for it in the pair table for a while (TIME-WAIT, RETIRING)."""

@@ -41,19 +41,29 @@ class Datagram:
 
 
 def send_datagram(
-    ctx: Context, local: bytes, remote: bytes, ports: tuple[int, int], data: bytes, hop_limit: int, now: Micros
+    ctx: Context,
+    local: bytes,
+    remote: bytes,
+    ports: tuple[int, int],
+    data: bytes,
+    hop_limit: int,
+    flow: int,
+    now: Micros,
 ) -> None:
-    """One datagram from `local` to `remote`, in fragments if the path cannot carry it whole."""
+    """One datagram from `local` to `remote`, in fragments if the path cannot carry it whole.
+
+    `flow` is the header's flow label, the same for all of a session (RFC 6437 3, 8504-5.1-12).
+    """
     length = wire.HEADER + len(data)
     if length > 65535:
         raise MessageTooLong(f"a datagram carries at most {LARGEST} bytes, not {len(data)}")
     partial = pseudo_sum(local + remote, length, UDP)
     out = ctx.queue_for(remote)
     if 40 + length <= ctx.pmtu.get(remote, now) or out is ctx.loop:
-        header = wire.build(0x60000000, length, UDP, hop_limit, local, remote, *ports, length, partial)
+        header = wire.build(0x60000000 | flow, length, UDP, hop_limit, local, remote, *ports, length, partial)
         out.append((header, data, 0, wire.CHECKSUM))
         return
-    header = wire.build(0x60000000, length, UDP, hop_limit, local, remote, *ports, length, 0)
+    header = wire.build(0x60000000 | flow, length, UDP, hop_limit, local, remote, *ports, length, 0)
     checksum = complement(partial + sum16(header[40:] + data)) or 0xFFFF
     ctx.send_packet(header[:46] + checksum.to_bytes(2, "big") + data, remote, now)
 
@@ -83,7 +93,7 @@ def parse_datagram(
 class UdpSession(Session):
     """One peer of one socket, over one pair of addresses."""
 
-    __slots__ = ("destination", "group", "senders", "socket", "used_at")
+    __slots__ = ("destination", "flow", "group", "senders", "socket", "used_at")
 
     def __init__(
         self, ctx: Context, socket: "UdpSocket", pair: bytes, lease: Lease, ports: tuple[int, int], now: Micros
@@ -92,6 +102,7 @@ class UdpSession(Session):
         self.socket = socket
         self.senders: list[tuple[bytes, int]] = []  # its keys in the socket's routes
         self.destination = (pair[:16], ports[1])
+        self.flow = ctx.entropy.keyed_hash(pair) >> 44
         self.group = pair[0] == 0xFF
         self.used_at = now
         if self.group:
@@ -104,7 +115,7 @@ class UdpSession(Session):
     def send(self, data: bytes, now: Micros) -> None:
         self.used_at = now
         ports, hop_limit = (self.local_port, self.remote_port), self.socket.hop_limit
-        send_datagram(self.ctx, self.pair[16:], self.pair[:16], ports, data, hop_limit, now)
+        send_datagram(self.ctx, self.pair[16:], self.pair[:16], ports, data, hop_limit, self.flow, now)
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -265,7 +276,7 @@ class UdpSocket(Endpoint):
             session.send(data, now)
         else:  # the peer answered from another port, and this is the reply to that
             ports = (session.local_port, to[1])
-            send_datagram(self.ctx, session.pair[16:], to[0], ports, data, self.hop_limit, now)
+            send_datagram(self.ctx, session.pair[16:], to[0], ports, data, self.hop_limit, session.flow, now)
 
     def set_hop_limit(self, hop_limit: int) -> None:
         """Of every datagram from now on; 0: the stack's."""
@@ -340,14 +351,14 @@ class UdpSocket(Endpoint):
     def failed(self, kind: int, code: int, value: int, peer: bytes, now: Micros) -> None:
         """A believed ICMPv6 error."""
         if kind == icmpv6.PACKET_TOO_BIG:
-            self.ctx.pmtu.learn(peer, value, now)
+            self.ctx.path_shrank(peer, value, now)
             return
-        if kind == icmpv6.UNREACHABLE:
-            self._error = {
-                icmpv6.PROHIBITED: Reason.PROHIBITED,
-                icmpv6.PORT_UNREACHABLE: Reason.PORT_UNREACHABLE,
-            }.get(code, Reason.UNREACHABLE)
-            self.ctx.wake(self)
+        # 4443-3.1-7, 4443-3.3-3, 4443-3.4-3, 4443-2.4-1: whatever else it is, the application hears of it
+        self._error = {
+            (icmpv6.UNREACHABLE, icmpv6.PROHIBITED): Reason.PROHIBITED,
+            (icmpv6.UNREACHABLE, icmpv6.PORT_UNREACHABLE): Reason.PORT_UNREACHABLE,
+        }.get((kind, code), Reason.UNREACHABLE)
+        self.ctx.wake(self)
 
     @staticmethod
     def _check_port(port: int) -> None:
@@ -369,7 +380,9 @@ class Binding(Receiver):
         self.address = address
         self.port = port
         self.peer: tuple[Address, int] | None = None
-        self.recent: dict[bytes, None] = {}  # the last destinations (address and port): of these errors are believed
+        self.recent: dict[
+            bytes, int
+        ] = {}  # the last destinations (address and port): of these errors are believed; flows
 
     def connect(self, peer: Address, port: int) -> None:
         self.peer = (peer, port)
@@ -378,13 +391,14 @@ class Binding(Receiver):
         self.peer = None
 
     def send(self, data: bytes, to: tuple[Address, int], now: Micros) -> None:
+        socket = self.socket
         key = to[0] + to[1].to_bytes(2, "big")
-        if key not in self.recent:
+        flow = self.recent.get(key)
+        if flow is None:
             if len(self.recent) >= RECENT:
                 del self.recent[next(iter(self.recent))]
-            self.recent[key] = None
-        socket = self.socket
-        send_datagram(socket.ctx, self.address, to[0], (self.port, to[1]), data, socket.hop_limit, now)
+            flow = self.recent[key] = socket.ctx.entropy.keyed_hash(to[0] + self.address) >> 44
+        send_datagram(socket.ctx, self.address, to[0], (self.port, to[1]), data, socket.hop_limit, flow, now)
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros

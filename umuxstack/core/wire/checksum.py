@@ -5,6 +5,8 @@ One's complement addition of 16-bit words is addition modulo 65,535, and 2^16 is
 the sum of its words. That is the fastest way in plain Python.
 """
 
+# RFC 9293 appendix B: MUST-2, MUST-3
+
 from umuxstack.core.units import Buffer
 
 

@@ -3,6 +3,8 @@
 Invariant: no bytes make `walk` raise, and the walk is bounded by the packet.
 """
 
+# 8504-5.2-1, 8504-5.2-2, 8504-5.2-4
+
 from typing import Final
 
 HOP_BY_HOP: Final = 0
@@ -21,6 +23,7 @@ BAD_HEADER: Final = 2  # parameter problem, code 0
 BAD_NEXT_HEADER: Final = 3  # parameter problem, code 1
 BAD_OPTION: Final = 4  # parameter problem, code 2
 IGNORED: Final = 5  # an option asks to discard silently
+INCOMPLETE: Final = 6  # a first fragment without all headers: parameter problem, code 3
 
 
 def walk(buf: bytes, base: int, end: int) -> tuple[int, int, int, int]:

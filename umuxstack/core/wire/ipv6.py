@@ -4,6 +4,8 @@ Offsets count from the header's first byte. The pair is not parsed: it is the
 slice PAIR of the received bytes.
 """
 
+# 8200-8.4-1: no header built here has another behind it; egress alone adds one
+
 from struct import Struct
 from typing import Final
 

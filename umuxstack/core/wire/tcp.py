@@ -3,6 +3,8 @@
 Sequence numbers here are wire values, 32 bits.
 """
 
+# RFC 9293 appendix B: MUST-1
+
 from struct import Struct
 from typing import Final
 

@@ -5,6 +5,8 @@ the fast path recognises by one comparison; everything else comes here.
 Invariant: no bytes make `parse` raise. A malformed length ends the list, as RFC 9293 MUST-7 asks for care.
 """
 
+# RFC 9293 appendix B: MUST-4, MUST-5, MUST-14, MUST-64, MUST-68, MUST-69; UM-35.g, UM-35.h, UM-35.r
+
 from struct import Struct
 from typing import Final
 

@@ -6,6 +6,8 @@ not know segments, sequence numbers or timers: TCP detects losses, repairs them
 RFC 5681, RFC 3465, RFC 3168 6.1.2. How to write another one: docs/congestion.md.
 """
 
+# RFC 9293 appendix B: MUST-19; UM-35.p
+
 from typing import ClassVar, Final
 
 from umuxstack.core.units import Micros

@@ -5,6 +5,8 @@ window never grows by more than half of itself per round trip. RFC 9438 (its
 names in comments; windows here are bytes, not segments), RFC 9406 in slow start.
 """
 
+# UM-35.q
+
 from typing import ClassVar, Final
 
 from umuxstack.core.tcp.congestion.base import UNLIMITED, CongestionControl, RateSample
