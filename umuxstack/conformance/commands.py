@@ -4,6 +4,7 @@ A command changes the configuration of the stack, probes its state, or prepares 
 means nothing here. One that is in none of the tables is unsupported: it is never ignored.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Final
@@ -65,9 +66,10 @@ def _fast_open(value: int) -> Change:
 
 
 def _linux_ecn(value: int) -> Change:
-    if value > 2:
+    """0 off, 1 asks and grants, 2 grants; 3 to 5 grant AccECN as well, of which 4 asks for RFC 3168's and 5 asks not."""
+    if value not in (0, 1, 2, 4, 5):
         raise UnsupportedConstruct("")
-    return {"ecn": value > 0, "ecn_asks": value == 1}
+    return {"ecn": value > 0, "ecn_asks": value in (1, 4)}
 
 
 # FreeBSD: net.inet.tcp.*, kern.*
@@ -198,6 +200,7 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "ip_local_port_range": _nothing,
     "ip_no_pmtu_disc": _only(0),
     "icmp_ratelimit": _nothing,
+    "tcp_rto_max_ms": lambda v: {"rto_max": millis(v)},
     "tcp_early_demux": _nothing,
     "tcp_l3mdev_accept": _nothing,
     "tcp_migrate_req": _only(0),
@@ -211,7 +214,7 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
 
 # What the kernel's common defaults.sh sets, as far as it differs from the `linux` personality.
 DEFAULTS: Final[Change] = {
-    "receive_buffer": 540_000,
+    "receive_buffer": 270_000,
     "receive_buffer_max": 15_728_640,
     "send_buffer": 262_144,
     "send_buffer_max": 4_194_304,
@@ -258,11 +261,20 @@ def interpret(text: str) -> list[Effect]:
     """What the command `text`, possibly of several lines, does. Raises UnsupportedConstruct for the first unknown."""
     effects: list[Effect] = []
     text = re.sub(r"(?m)#.*$", "", text).replace("\\\n", " ")
+    text = re.sub(r"\$\(\(([^()]*)\)\)", _arithmetic, text)
     for line in re.split(r"\n|;|&&", text):
         line = re.sub(r"\d?>\s*/dev/null|2>&1", "", line).strip()
         if line:
             effects.append(_line(line))
     return effects
+
+
+def _arithmetic(match: re.Match[str]) -> str:
+    """The shell's `$((15*1024*1024))`: products are all that the scripts compute."""
+    factors = [factor.strip() for factor in match[1].split("*")]
+    if not all(factor.isdigit() for factor in factors):
+        raise UnsupportedConstruct(f"arithmetic {match[0]}")
+    return str(math.prod(map(int, factors)))
 
 
 def _line(line: str) -> Effect:
@@ -348,8 +360,10 @@ def _linux_setting(path: str, value: str) -> Change:
     if name in ("tcp_rmem", "tcp_wmem"):
         numbers = [int(n) for n in value.split()]
         if len(numbers) == 3:
-            side = "receive" if name == "tcp_rmem" else "send"
-            return {f"{side}_buffer": numbers[1], f"{side}_buffer_max": numbers[2]}
+            if name == "tcp_wmem":
+                return {"send_buffer": numbers[1], "send_buffer_max": numbers[2]}
+            # Of a receive buffer half is offered as a window, the rest is what its bookkeeping may take.
+            return {"receive_buffer": numbers[1] // 2, "receive_buffer_max": numbers[2]}
     change = _LINUX.get(name)
     if change is None:
         raise UnsupportedConstruct(f"sysctl {name}")

@@ -57,6 +57,8 @@ class Ends(ABC):
         self.waiting: Callable[[], bool] | None = None  # a blocking call: does it return now?
         self.waits_until: Micros = NEVER
         self.segments = {"out": 0, "in": 0, "data_out": 0, "data_in": 0, "bytes_out": 0}
+        self.data_in_at: Micros = now  # when data, or the SYN, last came from the script
+        self.largest_in = 0  # the longest segment of the script's
 
     @abstractmethod
     def run_until(self, until: Micros, *, stop: Callable[[], bool] | None = None) -> bool:

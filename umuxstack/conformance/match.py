@@ -98,8 +98,9 @@ def _segment(expected: TcpPacket, actual: wire.Segment, flow: Flow, wiring: "Wir
         out += _ports(expected.ports.source, expected.ports.destination, actual)
     flags, wanted = actual.flags, expected.flags
     if (merged > 1 or (wiring.pushes_bursts and len(actual.payload) > 0)) and not wiring.strict_segments:
-        # Where PSH falls inside of a burst depends on how it was cut (RFC 9293 3.9.1.2 leaves it open).
-        if merged > 1 or not wanted & TcpFlags.PSH:
+        # Where PSH falls inside of a burst depends on how it was cut (RFC 9293 3.9.1.2 leaves it open). Linux sets it
+        # on some full segments as well behind which there is more.
+        if merged > 1 or not wanted & TcpFlags.PSH or (flow.mss and len(actual.payload) >= flow.mss):
             flags, wanted = flags & ~TcpFlags.PSH, wanted & ~TcpFlags.PSH
     if flags != wanted:
         out.append(Difference("flags", format_flags(expected.flags) or "-", format_flags(actual.flags) or "-"))

@@ -216,6 +216,9 @@ class Packets:
             raise UnsupportedConstruct(str(error)) from None
         self.target.segments["in"] += 1
         size = self.wiring.mss or flow.mss or 1440
+        if written.length or syn:
+            self.target.data_in_at = self.target.now
+            self.target.largest_in = max(self.target.largest_in, min(size, written.length))
         self.target.inject(raw, size if written.length > size else 0)
         return raw
 

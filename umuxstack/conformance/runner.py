@@ -117,10 +117,18 @@ def guess_personality(text: str) -> str:
                 return word.partition("=")[2]
         return "rfc"
     if re.search(
-        r"net\.inet6?\.|kern\.ipc|TCP_FUNCTION_BLK|TCPI_[A-Z]|wscale 6,\s*sackOK|sackOK,\s*eol|sockstat", text
+        r"net\.inet6?\.|kern\.ipc|TCP_FUNCTION_BLK|TCPI_(?!OPT_)[A-Z]|wscale 6,\s*sackOK|sackOK,\s*eol|sockstat", text
     ):
         return "freebsd"
     return "linux"
+
+
+def _presumed(text: str) -> dict[str, object]:
+    """What a script that configures no buffers presumes of its author's machine: the window scale says how large."""
+    scale = re.search(r"(?m)^[^<\n]*>\s*S[^<\n]*<[^>\n]*\bwscale (\d+)", text)
+    if scale is None or re.search(r"defaults\.sh|tcp_rmem|SO_RCVBUF", text):
+        return {}
+    return {"receive_buffer_max": max(65535 << min(int(scale[1]), 14), commands.DEFAULTS["receive_buffer"])}  # type: ignore[type-var]
 
 
 def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
@@ -137,6 +145,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     policy = personality(name)
     if name == "linux" and not ours:
         policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
+        policy = attrs.evolve(policy, **_presumed(text))  # type: ignore[arg-type]
     wiring = Wiring(
         bind_port=int(option("bind_port") or 8080),
         connect_port=int(option("connect_port") or 8080),

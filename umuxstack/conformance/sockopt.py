@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TCP: Final = stdlib.IPPROTO_TCP
 SOL: Final = stdlib.SOL_SOCKET
 IPV6: Final = stdlib.IPPROTO_IPV6
+DEFAULT_MAXSEG: Final = 536  # RFC 9293 3.7.1's for IPv4: what a socket without a connection says
 
 # option -> (field of TcpPolicy, microseconds per unit; 0: a plain number; -1: a truth value)
 _POLICY: Final[dict[tuple[int, int], tuple[str, int]]] = {
@@ -49,6 +50,7 @@ _HARMLESS: Final = {
     (TCP, OWN["TCP_INQ"]),
     (IPV6, stdlib.IPV6_V6ONLY),
     (0, OWN["IP_FREEBIND"]),
+    (0, OWN["IP_BIND_ADDRESS_NO_PORT"]),
 }
 _CONGESTION: Final = {"reno": "newreno", "newreno": "newreno", "cubic": "cubic", "bbr": "bbr"}
 
@@ -135,7 +137,9 @@ def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
         return dict(tcpinfo.of(calls, socket))
     if option == (TCP, stdlib.TCP_MAXSEG):
         if session is None or not session.established:
-            raise UnsupportedConstruct("TCP_MAXSEG of an unconnected socket")
+            # tcp(7): before a connection what was set; otherwise the default of RFC 9293 3.7.1.
+            given = socket.policy.get("mss")
+            return given if isinstance(given, int) else DEFAULT_MAXSEG
         return session.statistics().snd_mss
     if option == (TCP, stdlib.TCP_CONGESTION):
         used = policy.congestion if session is None else session.statistics().congestion

@@ -35,8 +35,16 @@ _FOREIGN: Final = (
     *("IPV6_RECVERR", "IP_RECVERR", "SO_INCOMING_CPU", "IP_FREEBIND", "IP_MTU_DISCOVER", "IPV6_MTU_DISCOVER", "IP_MTU"),
     *("TCP_SAVE_SYN", "TCP_SAVED_SYN", "TCP_FASTOPEN_CONNECT", "TCP_FASTOPEN_NO_COOKIE", "TCP_ULP", "TCP_REPAIR"),
     *("IPV6_MTU", "TCP_MD5SIG", "MSG_ZEROCOPY", "MSG_FASTOPEN", "MSG_EOR", "MSG_MORE", "MSG_EOF", "TCP_TIMESTAMP"),
+    *("IP_BIND_ADDRESS_NO_PORT", "IP_LOCAL_PORT_RANGE", "TCP_RTO_MAX_MS", "SCM_TIMESTAMPING", "SCM_TXTIME"),
     *("SO_DEBUG", "SO_USELOOPBACK", "TCP_REMOTE_UDP_ENCAPS_PORT", "TCP_LOG", "TCP_CCALGOOPT", "TCP_DELACK"),
 )
+
+# <linux/net_tstamp.h> and <linux/errqueue.h>, by position
+_TIMESTAMPING: Final = (
+    *("TX_HARDWARE", "TX_SOFTWARE", "RX_HARDWARE", "RX_SOFTWARE", "SOFTWARE", "SYS_HARDWARE", "RAW_HARDWARE"),
+    *("OPT_ID", "TX_SCHED", "TX_ACK", "OPT_CMSG", "OPT_TSONLY", "OPT_STATS", "OPT_PKTINFO", "OPT_TX_SWHW"),
+)
+_ORIGINS: Final = ("NONE", "LOCAL", "ICMP", "ICMP6", "TIMESTAMPING", "ZEROCOPY", "TXTIME")
 
 OWN: Final[dict[str, int]] = {
     **{name: 0x100000 + index for index, name in enumerate(_FOREIGN)},
@@ -56,6 +64,16 @@ OWN: Final[dict[str, int]] = {
     "FIONWRITE": 0x5411,
     "FIONSPACE": 0x200001,
     "SIOCOUTQNSD": 0x894B,
+    "EPOLL_CTL_ADD": 1,
+    "EPOLL_CTL_DEL": 2,
+    "EPOLL_CTL_MOD": 3,
+    **{f"IP_PMTUDISC_{name}": n for n, name in enumerate(("DONT", "WANT", "DO", "PROBE", "INTERFACE", "OMIT"))},
+    **{f"IPV6_PMTUDISC_{name}": n for n, name in enumerate(("DONT", "WANT", "DO", "PROBE", "INTERFACE", "OMIT"))},
+    **{f"SOF_TIMESTAMPING_{name}": 1 << n for n, name in enumerate(_TIMESTAMPING)},
+    **{f"SCM_TSTAMP_{name}": n for n, name in enumerate(("SND", "SCHED", "ACK"))},
+    **{f"SO_EE_ORIGIN_{name}": n for n, name in enumerate(_ORIGINS)},
+    "SO_EE_CODE_ZEROCOPY_COPIED": 1,
+    "MSG_CONFIRM": 0x800,
     "INFTIM": -1,
     "IPTOS_LOWDELAY": 0x10,
     "IPTOS_THROUGHPUT": 0x08,

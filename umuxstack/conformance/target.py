@@ -12,6 +12,7 @@ import attrs
 from umuxstack.conformance.ends import HERE, PREFIX, Ends
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import Mismatch
+from umuxstack.conformance.spent import Spent
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.errors import AddressInUse
 from umuxstack.core.legacy.ports import PortMux
@@ -42,6 +43,7 @@ class Target(Ends):
             pool=PoolPolicy(4, 16),
         )
         self.stack = Stack(config, self.entropy, self.now)
+        self.spent: dict[TcpSession, Spent] = {}
         self._steps = 0
 
     # Configuration
@@ -66,6 +68,7 @@ class Target(Ends):
             if stop is not None and stop():
                 return True
             at = min(self.stack.next_deadline(), self.waits_until if self.waiting is not None else NEVER)
+            self._account(Micros(min(at, until)))
             if at > until:
                 self.now = max(self.now, until)
                 self.stack.advance(self.now)
@@ -76,6 +79,14 @@ class Target(Ends):
                 raise Mismatch("the stack's next deadline does not move: it would spin forever")
             self.now = max(self.now, at)
             self.stack.advance(self.now)
+
+    def _account(self, until: Micros) -> None:
+        """What each session does from now to `until`, when the next thing happens."""
+        if until <= self.now:
+            return
+        for session in self.stack.sessions():
+            if isinstance(session, TcpSession) and not session.asleep:
+                self.spent.setdefault(session, Spent()).add(session, until - self.now)
 
     def _settle(self) -> None:
         self._settle_call(self._collect)

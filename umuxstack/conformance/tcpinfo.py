@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 from umuxstack.conformance.symbols import LINUX_OF_NAME, LINUX_STATES, TCPI_STATES, Value
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import PHASES, UNLIMITED
-from umuxstack.core.tcp.tcb import PERSIST
+from umuxstack.core.tcp.tcb import IN_FLIGHT, PERSIST
 
 if TYPE_CHECKING:
     from umuxstack.conformance.calls import Calls
     from umuxstack.conformance.sockets import Socket
 
 INFINITE: Final = 0x7FFFFFFF
+DEFAULT_RCV_MSS: Final = 536
 CONSTANTS: Final[dict[str, int]] = {
     **LINUX_STATES,
     **TCPI_STATES,
@@ -55,6 +56,8 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     if not phase and tcb.cc is not None and tcb.cwr_due:
         phase = 2
     persisting = tcb.rto_kind == PERSIST
+    # What was lost and sent again counts as lost until it is acknowledged.
+    repaired = sum(sent.end - sent.start for sent in tcb.board if sent.rexmit and sent.state == IN_FLIGHT)
     segments = calls.target.segments
     info: dict[str, Value] = {
         "tcpi_state": LINUX_OF_NAME["CLOSED" if ended else session.state_name],
@@ -69,7 +72,8 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_snd_mss": known.snd_mss,
         "tcpi_unacked": -(-known.unacked // mss),
         "tcpi_sacked": -(-known.sacked // mss),
-        "tcpi_lost": -(-known.lost // mss),
+        "tcpi_lost": -(-(known.lost + repaired) // mss),
+        "tcpi_retrans": -(-repaired // mss),
         "tcpi_rtt": known.srtt,
         "tcpi_rttvar": known.rttvar,
         "tcpi_snd_ssthresh": INFINITE if known.snd_ssthresh >= UNLIMITED else known.snd_ssthresh // unit,
@@ -80,7 +84,10 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_snd_wnd": known.snd_wnd,
         "tcpi_rcv_wnd": known.rcv_wnd,
         "tcpi_bytes_acked": max(tcb.snd_una - tcb.iss - 1, 0) if tcb.iss else 0,
-        "tcpi_bytes_received": calls.target.segments["bytes_in"] if "bytes_in" in segments else 0,
+        "tcpi_bytes_received": _received(calls, tcb.rcv_nxt),
+        "tcpi_rcv_mss": min(calls.target.largest_in or DEFAULT_RCV_MSS, known.snd_mss),
+        "tcpi_advmss": min(calls.target.mtu - 60, tcb.policy.mss or calls.target.mtu),
+        "tcpi_last_data_recv": (calls.target.now - calls.target.data_in_at) // 1000,
         "tcpi_segs_out": segments["out"],
         "tcpi_segs_in": segments["in"],
         "tcpi_data_segs_out": segments["data_out"],
@@ -91,8 +98,15 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_snd_zerowin": 0,
         "tcpi_snd_rexmitpack": known.total_retrans,
     }
-    del info["tcpi_bytes_received"]
+    spent = calls.target.spent.get(session)
+    if spent is not None:
+        info |= {"tcpi_busy_time": spent.busy, "tcpi_rwnd_limited": spent.window, "tcpi_sndbuf_limited": spent.buffer}
     return info
+
+
+def _received(calls: "Calls", rcv_nxt: int) -> int:
+    flow = calls.target.flow
+    return 0 if flow is None or flow.live_remote is None else max((rcv_nxt - flow.live_remote - 1) & 0xFFFFFFFF, 0)
 
 
 def of_stack(calls: "Calls") -> dict[str, object]:
