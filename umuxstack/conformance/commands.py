@@ -231,7 +231,7 @@ _CONGESTION: Final = {"cubic": "cubic", "reno": "newreno", "newreno": "newreno",
 _IGNORED: Final = re.compile(
     r"""(
       /tmp/sysctl_restore\S* | ip\s+tcp_metrics\s+flush.* | ip\s+-6\s+tcp_metrics.* | sync | true | \./clean\S*
-    | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(fq|pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
+    | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
     | (sudo\s+)?ethtool\s+-K\s+\S+\s+.* | nstat\s*(>.*)?
     | tcpdump(\s.*)? | (p?killall|pkill)\s+(-\S+\s+)*tcpdump | dmesg(\s.*)?
     | kldload\s+-n\s+cc_\w+ | sleep\s+[\d.]+ | /bin/(rm|dd)\s.* | rm\s+-f\s.* | dd\s.* | ulimit\s.*
@@ -297,6 +297,11 @@ def _line(line: str) -> Effect:
         return Effect(drops_time_wait=True)
     if "pfifo limit 0" in line or "netem loss 100%" in line:
         return Effect(link_up=False)
+    if re.fullmatch(r"tc\s+qdisc\s+\w+\s+dev\s+\S+\s+root\s+fq(\s.*)?", line):
+        raise UnsupportedConstruct("qdisc fq")  # it paces what TCP sends
+    module = re.fullmatch(r"echo\s+\S+\s*>\s*/sys/module/(\w+)/parameters/(\w+)", line)
+    if module:
+        raise UnsupportedConstruct(f"parameter {module[2]} of {module[1]}")
     if line.startswith("tc qdisc del"):
         return Effect(link_up=True)
     probe = _probe(line)

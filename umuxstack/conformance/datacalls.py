@@ -18,7 +18,6 @@ _UNSUPPORTED_FLAGS: Final = {
     OWN["MSG_FASTOPEN"]: "TCP Fast Open",
     OWN["MSG_ZEROCOPY"]: "MSG_ZEROCOPY",
     stdlib.MSG_ERRQUEUE: "MSG_ERRQUEUE",
-    OWN["MSG_MORE"]: "MSG_MORE",
 }
 
 
@@ -59,7 +58,13 @@ class DataCalls(NamingCalls):
                 yield NEVER
                 continue
             try:
-                write = session.write_urgent if flags & stdlib.MSG_OOB else session.write
+                write = session.write
+                if flags & stdlib.MSG_OOB:
+                    write = session.write_urgent
+                elif flags & OWN["MSG_EOR"]:
+                    write = session.write_record
+                elif flags & OWN["MSG_MORE"]:
+                    write = session.write_more
                 done += write(bytes(size - done), self.target.now) if size else 0
             except SessionClosed:
                 raise CallError(errno.EPIPE) from None

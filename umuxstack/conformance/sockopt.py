@@ -20,6 +20,7 @@ DEFAULT_MAXSEG: Final = 536  # RFC 9293 3.7.1's for IPv4: what a socket without 
 # option -> (field of TcpPolicy, microseconds per unit; 0: a plain number; -1: a truth value)
 _POLICY: Final[dict[tuple[int, int], tuple[str, int]]] = {
     (TCP, stdlib.TCP_NODELAY): ("nodelay", -1),
+    (TCP, stdlib.TCP_CORK): ("cork", -1),
     (SOL, stdlib.SO_KEEPALIVE): ("keepalive", -1),
     (TCP, stdlib.TCP_KEEPIDLE): ("keepalive_idle", 1_000_000),
     (TCP, stdlib.TCP_KEEPINTVL): ("keepalive_interval", 1_000_000),
@@ -51,6 +52,8 @@ _HARMLESS: Final = {
     (IPV6, stdlib.IPV6_V6ONLY),
     (0, OWN["IP_FREEBIND"]),
     (0, OWN["IP_BIND_ADDRESS_NO_PORT"]),
+    (0, OWN["IP_MTU_DISCOVER"]),
+    (IPV6, OWN["IPV6_MTU_DISCOVER"]),
 }
 _CONGESTION: Final = {"reno": "newreno", "newreno": "newreno", "cubic": "cubic", "bbr": "bbr"}
 

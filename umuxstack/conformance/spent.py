@@ -17,7 +17,7 @@ class Spent:
         """For `duration` from now on nothing changes."""
         tcb = session.tcb
         known = session.statistics()
-        if not known.unacked and not known.notsent:
+        if not session.established or not (known.unacked or known.notsent):
             return
         self.busy += duration
         room = known.snd_wnd - known.unacked

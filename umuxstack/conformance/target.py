@@ -17,6 +17,7 @@ from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.errors import AddressInUse
 from umuxstack.core.legacy.ports import PortMux
 from umuxstack.core.network.offload import finish
+from umuxstack.core.network.pmtu import MINIMUM
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
@@ -30,7 +31,9 @@ LIVELOCK: Final = 200_000  # steps in which no time passes
 class Target(Ends):
     """One stack with one link. `unified`: sessions on addresses of their own; else ports on one shared address."""
 
-    def __init__(self, policy: TcpPolicy, *, mtu: int, seed: str, unified: bool, silence: bool) -> None:
+    def __init__(
+        self, policy: TcpPolicy, *, mtu: int, seed: str, unified: bool, silence: bool, min_mtu: int = MINIMUM
+    ) -> None:
         super().__init__(mtu=mtu, seed=seed, now=START)
         self.policy = policy
         self.unified = unified
@@ -43,6 +46,7 @@ class Target(Ends):
             pool=PoolPolicy(4, 16),
         )
         self.stack = Stack(config, self.entropy, self.now)
+        self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = min_mtu
         self.spent: dict[TcpSession, Spent] = {}
         self._steps = 0
 

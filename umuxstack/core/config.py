@@ -121,6 +121,11 @@ class TcpPolicy:
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
     transit_errors_abort: bool = True  # and so do "hop limit exceeded" and "unknown next header" (the same)
     tolerate_missing_timestamps: bool = False  # RFC 7323 3.2 says SHOULD drop
+    cork: bool = False  # TCP_CORK: nothing below a full segment is sent before the retransmission timeout
+    delays_fin_ack: bool = False  # a FIN behind data that was acknowledged waits as a segment does
+    answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)
+    resets_by_ack: bool = False  # data after the application's close: answered as if the connection were gone
+    reduces_window: bool = False  # RFC 9438 4.6: ssthresh from the window, as Linux does, not from what is in flight
     restart_after_idle: bool = True  # RFC 5681 4.1
     tail_loss_probe: bool = True  # RFC 8985 7
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted

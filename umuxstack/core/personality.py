@@ -37,6 +37,10 @@ LINUX: Final = TcpPolicy(
     receive_buffer=131_072,
     receive_buffer_max=6 * 1024 * 1024,
     quick_acks=16,
+    delays_fin_ack=True,
+    answers_early_acks=False,
+    reduces_window=True,
+    resets_by_ack=True,
     tolerate_missing_timestamps=True,
     ecn=True,
     ecn_asks=False,  # tcp_ecn = 2

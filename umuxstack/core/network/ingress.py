@@ -41,7 +41,7 @@ class Ingress:
     session with such a peer stands in this way's pair table.
     """
 
-    __slots__ = ("counters", "demux", "forged", "nobody", "reassembly")
+    __slots__ = ("counters", "demux", "forged", "min_mtu", "nobody", "reassembly")
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Ingress:
         self.counters = counters
         self.nobody = nobody
         self.reassembly = reassembly
+        self.min_mtu = icmpv6.MINIMUM_MTU  # lower only where packets of another protocol are imitated
 
     def receive(self, buf: bytes, base: int, gso_size: int, csum_ok: bool, now: Micros) -> None:
         """Takes the packet in `buf[base:]`; see `Stack.receive`."""
@@ -157,7 +158,7 @@ class Ingress:
             drops[Drop.ICMP_NOT_BELIEVED] += 1
             return
         kind = buf[offset]
-        if kind == icmpv6.PACKET_TOO_BIG and int.from_bytes(buf[offset + 4 : offset + 8], "big") < icmpv6.MINIMUM_MTU:
+        if kind == icmpv6.PACKET_TOO_BIG and int.from_bytes(buf[offset + 4 : offset + 8], "big") < self.min_mtu:
             drops[Drop.ICMP_NOT_BELIEVED] += 1  # RFC 8201 4: "it must discard it"
             return
         # 4443-2.4-1: an error of unknown type goes to the upper layer as well, which takes it for a soft one.

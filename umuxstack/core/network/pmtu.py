@@ -19,11 +19,12 @@ MINIMUM: Final = 1280
 class PathMtu:
     """What "packet too big" taught us."""
 
-    __slots__ = ("_known", "_lifetime", "link_mtu")
+    __slots__ = ("_known", "_lifetime", "floor", "link_mtu")
 
     def __init__(self, link_mtu: int, lifetime: Micros) -> None:
         self.link_mtu = link_mtu
         self._lifetime = lifetime
+        self.floor = MINIMUM  # lower only where packets of another protocol are imitated
         self._known: OrderedDict[bytes, tuple[int, Micros]] = OrderedDict()  # /64 or address -> (mtu, until)
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class PathMtu:
         RFC 8201 4: never below 1280, and "A node MUST NOT increase its estimate of the Path MTU in
         response to the contents of a Packet Too Big message".
         """
-        mtu = min(max(mtu, MINIMUM), self.get(peer, now))
+        mtu = min(max(mtu, self.floor), self.get(peer, now))
         for key in (peer, peer[:8]):
             self._known.pop(key, None)
             self._known[key] = (mtu, Micros(now + self._lifetime))

@@ -15,13 +15,14 @@ _GATHER: Final = 16384  # into chunks of up to this
 
 
 class SendBuffer:
-    __slots__ = ("_chunks", "_positions", "end", "start")
+    __slots__ = ("_chunks", "_positions", "end", "marks", "start")
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.end = start
         self._chunks: list[Buffer] = []
         self._positions: list[int] = []  # of each chunk's first byte
+        self.marks: list[int] = []  # where records end (MSG_EOR); hardly ever any
 
     def append(self, data: Buffer) -> None:
         """Keeps `data`, which must not change any more, unless it is small."""
@@ -61,6 +62,11 @@ class SendBuffer:
             missing -= min(missing, len(chunk))
         return b"".join(parts)
 
+    def next_mark(self, position: int) -> int:
+        """Where the record that `position` is in ends; the buffer's end without a mark."""
+        index = bisect_right(self.marks, position)
+        return self.marks[index] if index < len(self.marks) else self.end
+
     def release(self, upto: int) -> None:
         """Everything before `upto` is acknowledged."""
         self.start = upto
@@ -68,6 +74,8 @@ class SendBuffer:
         done = 0
         while done < len(chunks) and positions[done] + len(chunks[done]) <= upto:
             done += 1
+        if self.marks and self.marks[0] <= upto:
+            del self.marks[: bisect_right(self.marks, upto)]
         if done:
             del chunks[:done]
             del positions[:done]

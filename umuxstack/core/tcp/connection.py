@@ -23,7 +23,7 @@ from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
-from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, SMALLEST, Loss
+from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, PUSH, SMALLEST, Loss
 from umuxstack.core.units import NEVER, TCP, Address, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
@@ -342,10 +342,6 @@ class Connection(ReceiveHalf):
                 self._send_ack(now)
             return
 
-        if options is not None and self.use_ts and options.timestamp and seq <= self.last_ack_sent:
-            self.ts_recent = options.tsval  # RFC 7323 4.3 (2)
-            self.ts_recent_at = now
-
         # "Second, check the RST bit"
         if flags & wire.RST:
             self._reset_received(seq, nxt, now)
@@ -372,6 +368,7 @@ class Connection(ReceiveHalf):
                 drops[Drop.BAD_ACK] += 1
                 self._send_rst(ack, ack=False, now=now)
                 return
+            self._take_stamp(options, seq, now)
             if not self._handshake_done(ack, seq, window, options, now):
                 return
         else:
@@ -379,9 +376,11 @@ class Connection(ReceiveHalf):
             if ack > self.snd_nxt or ack < self.snd_una - max(self.max_window, 65535):
                 # RFC 5961 5.2: outside SND.UNA - MAX.SND.WND … SND.NXT: challenge ACK and drop.
                 drops[Drop.BAD_ACK] += 1
-                if self._may_challenge(now):
+                ignored = ack > self.snd_nxt and state == st.ESTABLISHED and not self.policy.answers_early_acks
+                if not ignored and self._may_challenge(now):
                     self._send_ack(now)
                 return
+            self._take_stamp(options, seq, now)
             if ack >= self.snd_una:
                 blocks = None
                 tsecr = -1
@@ -417,6 +416,12 @@ class Connection(ReceiveHalf):
             self.peer_fin = seq + size + (1 if flags & wire.SYN else 0)
         if self.peer_fin >= 0 and self.rcv_nxt == self.peer_fin:
             self._fin_received(now)
+
+    def _take_stamp(self, options: tcp_options.Options | None, seq: int, now: Micros) -> None:
+        """RFC 7323 4.3 (2); not of a segment whose ACK is wrong, or a forged one could shut out the peer (PAWS)."""
+        if options is not None and options.timestamp and self.use_ts and seq <= self.last_ack_sent:
+            self.ts_recent = options.tsval
+            self.ts_recent_at = now
 
     def _acceptable(self, seq: int, length: int, nxt: int, edge: int) -> bool:
         """The table of RFC 9293 3.4, with one widening: see below."""
@@ -502,6 +507,7 @@ class Connection(ReceiveHalf):
                     self._arm()
         tx = self.tx
         if (tx is not None and self.snd_nxt < tx.end) or self.fin_queued:
+            self.hold = 0  # whoever said that more would follow has had this long
             self.touch()
 
     def _after_ack(self, now: Micros) -> bool:
@@ -527,10 +533,13 @@ class Connection(ReceiveHalf):
         self.rcv_nxt += 1
         if self.rcv_adv < self.rcv_nxt:
             self.rcv_adv = self.rcv_nxt
-        self.ack_now = True
         self._wake()
         self.touch()
         state = self.state
+        if state == st.ESTABLISHED and self.policy.delays_fin_ack and self.rx is not None:
+            self.ack_due += 1  # it counts as a segment: with data before it that waits too, it is acknowledged at once
+        else:
+            self.ack_now = True
         if state == st.ESTABLISHED:
             self._enter(st.CLOSE_WAIT)
         elif state == st.FIN_WAIT_1:
@@ -611,7 +620,8 @@ class Connection(ReceiveHalf):
             loss = self.loss
             if loss is None or not loss.phase:
                 flight = self.snd_nxt - self.snd_una
-                self.cc.on_ecn(max(flight, self.turn_flight) if self.delivered_at == now else flight, now)
+                flight = max(flight, self.turn_flight) if self.delivered_at == now else flight
+                self.cc.on_ecn(self._in_use(flight), now)
                 self.cwr_due = True
             self.ecn_point = self.snd_nxt
 
@@ -657,7 +667,7 @@ class Connection(ReceiveHalf):
         # What is known of the path may have been learnt by another session behind the same /64, after ours chose its
         # MSS.
         ours = self.mss + HEADERS + (12 if self.use_ts else 0)
-        if mtu < icmpv6.MINIMUM_MTU or mtu >= max(ours, self.ctx.pmtu.get(self.pair[:16], now)):
+        if mtu < self.ctx.pmtu.floor or mtu >= max(ours, self.ctx.pmtu.get(self.pair[:16], now)):
             self.ctx.counters.drops[Drop.ICMP_NOT_BELIEVED] += 1
             return
         self.ctx.path_shrank(self.pair[:16], mtu, now)
@@ -755,6 +765,9 @@ class Connection(ReceiveHalf):
             self.aux_at = Micros(now + self.policy.keepalive_idle) if self.policy.keepalive else NEVER
             self._arm()
         if changes.get("nodelay"):
+            self.hold = PUSH  # what waits goes out, corked or not
+            self.touch()
+        if changes.get("cork") is False:
             self.touch()
         if "traffic_class" in changes:
             self.first_word = self.first_word & ~0xFC00000 | self.policy.traffic_class >> 2 << 22
@@ -833,7 +846,12 @@ class Connection(ReceiveHalf):
                 self._abort(Reason.ABORTED, now)
 
     def _reset_orphan(self, now: Micros) -> None:
-        self._abort(Reason.ABORTED, now)
+        if not self.policy.resets_by_ack:
+            self._abort(Reason.ABORTED, now)
+            return
+        # RFC 9293 3.5.2: "the reset takes its sequence number from the ACK field of the segment", which snd_una is now.
+        self._send_rst(self.snd_una, ack=False, now=now)
+        self._leave_record(Reason.ABORTED, self.ctx.config.retiring, now, reset=True)
 
     def statistics(self) -> TcpStatistics:
         """A snapshot, named after `struct tcp_info` where the fields fit; times in microseconds, sizes in bytes."""

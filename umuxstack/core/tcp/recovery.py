@@ -102,10 +102,14 @@ class Recovery(Scoreboard):
                 rtt = max(elapsed, 1000)
         if rtt:
             self._measured(rtt)
+        credit = delivered
         if loss is not None or duplicate:
             if loss is None:
                 loss = self.loss = Loss()
-            self._recover(loss, ack, una, delivered, newest, before, tsecr, duplicate, pure, blocks, now)
+            if loss.dup_acks and delivered and not self.use_sack:
+                # RFC 6937 3: without SACK each duplicate has told of one segment, which is not delivered once more.
+                credit = max(delivered - loss.dup_acks * self.mss, min(delivered, self.mss))
+            self._recover(loss, ack, una, credit, newest, before, tsecr, duplicate, pure, blocks, now)
         cc = self.cc
         if delivered and cc is not None:
             self.delivered += delivered
@@ -117,7 +121,7 @@ class Recovery(Scoreboard):
                 sample = self._rate_sample(newest, rtt, now) if cc.wants_samples else None
                 # RFC 7661 4.3: a window of which half was used has been validated; in slow start it may grow.
                 limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
-                cc.on_ack(delivered, rtt, self.pipe, now, limited, sample)
+                cc.on_ack(credit, rtt, self.pipe, now, limited, sample)
         if loss is not None and not loss.lost and not loss.sacked and loss.phase == OPEN and not loss.probe_end:
             if not loss.dup_acks and not loss.reordering:
                 self.loss = None  # all repaired: an orderly session carries none of this
@@ -188,8 +192,7 @@ class Recovery(Scoreboard):
         if loss.phase != OPEN and self.snd_una >= loss.point:
             self._repaired(loss, now)
         if loss.lost > lost_before and loss.phase == OPEN:
-            self._enter_recovery(loss, before, now)
-            loss.prr_delivered += delivered  # RFC 6937 3.1 counts the ACK that began it
+            self._enter_recovery(loss, before, delivered, now)
         elif loss.phase == RECOVERY and (delivered or duplicate):
             self._proportional(loss, delivered, ack > una and loss.lost <= lost_before)
         if loss.lost:
@@ -249,8 +252,8 @@ class Recovery(Scoreboard):
                 board.insert(1, board[0].split(board[0].start + self.mss))
             self._mark_lost(loss, board[0])
 
-    def _enter_recovery(self, loss: Loss, flight: int, now: Micros) -> None:
-        """`flight`: bytes outstanding before the acknowledgement that told of the loss.
+    def _enter_recovery(self, loss: Loss, flight: int, delivered: int, now: Micros) -> None:
+        """`flight`: bytes outstanding before the acknowledgement that told of the loss; `delivered`: by it.
 
         A batch of acknowledgements is worked off before anything is sent, so by then little may be outstanding; RFC
         5681's FlightSize is what the last turn had left outstanding.
@@ -263,31 +266,32 @@ class Recovery(Scoreboard):
         cc = self.cc
         assert cc is not None
         used = max(flight, self.turn_flight)
-        cc.on_loss(used, now)
+        in_use = self._in_use(used)
+        cc.on_loss(in_use, now)
         self.cwr_due = self.use_ecn  # RFC 3168 6.1.2: said whenever the window was reduced, "for any reason"
         # What earlier acknowledgements of the same batch have delivered could not be replaced yet: that counts as
         # delivered in recovery, as it would have been sent before.
         loss.prr_delivered = used - flight
         loss.prr_out = 0
-        loss.prr_flight = max(used, self.mss)
-        replace = loss.prr_delivered
-        if self.pipe > cc.ssthresh:
-            replace = -(-replace * cc.ssthresh // loss.prr_flight)
-        else:
-            replace = min(replace, cc.ssthresh - self.pipe)
-        loss.window = self.pipe + max(replace, self.mss)  # RFC 6937 3: "force a fast retransmit"
+        loss.prr_flight = max(in_use, self.mss)
+        self._proportional(loss, delivered, clean=False)  # "on every ACK during recovery": that is the first
+        loss.window = max(loss.window, self.pipe + self.mss)  # RFC 6937 3: "force a fast retransmit"
+
+    def _in_use(self, flight: int) -> int:
+        """What a reduction starts from: RFC 5681's FlightSize, or the window itself (RFC 9438 4.6 knows both)."""
+        return max(flight, self.cc.cwnd) if self.policy.reduces_window and self.cc is not None else flight
 
     def _proportional(self, loss: Loss, delivered: int, clean: bool) -> None:
-        """RFC 6937 3.1: how much may be sent in answer to this acknowledgement."""
+        """RFC 6937 3.1, as RFC 9937 has it: how much may be sent in answer to this acknowledgement."""
         cc = self.cc
         assert cc is not None
         loss.prr_delivered += delivered
         if self.pipe > cc.ssthresh:
             allowed = -(-loss.prr_delivered * cc.ssthresh // loss.prr_flight) - loss.prr_out
         else:
-            limit = loss.prr_delivered - loss.prr_out
+            limit = max(loss.prr_delivered - loss.prr_out, delivered)
             if clean:  # slow start reduction bound only while nothing new is found lost
-                limit = max(limit, delivered) + self.mss
+                limit += self.mss
             allowed = min(cc.ssthresh - self.pipe, limit)
         loss.window = self.pipe + max(allowed, 0)
         if not self.use_sack and loss.lost:
@@ -327,7 +331,7 @@ class Recovery(Scoreboard):
         elif ack > loss.probe_end:
             loss.probe_end = 0
             if loss.phase == OPEN and self.cc is not None:
-                self.cc.on_loss(max(self.snd_nxt - self.snd_una, self.turn_flight), now)
+                self.cc.on_loss(self._in_use(max(self.snd_nxt - self.snd_una, self.turn_flight)), now)
                 self.cwr_due = self.use_ecn
                 self.cc.on_recovery_end(now)
         elif duplicate and pure:
@@ -382,7 +386,7 @@ class Recovery(Scoreboard):
                 self._detect(loss, now)
                 if loss.lost > lost_before and loss.phase == OPEN:
                     self.turn_flight = self.snd_nxt - self.snd_una
-                    self._enter_recovery(loss, self.turn_flight, now)
+                    self._enter_recovery(loss, self.turn_flight, 0, now)
                 self.touch()
             if self.rto_at == NEVER:
                 self._set_timer(now, restart=True)
@@ -466,7 +470,7 @@ class Recovery(Scoreboard):
         loss.probe_end = 0
         loss.rack_at = loss.rack_end = 0
         if self.cc is not None:
-            self.cc.on_rto(flight, now)
+            self.cc.on_rto(self._in_use(flight), now)
         self.cwr_due = self.use_ecn
         for sent in self.board:
             if sent.state == IN_FLIGHT:

@@ -12,7 +12,7 @@ from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
 from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.recovery import Recovery
-from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, PERSIST, Loss, Sent
+from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sent
 from umuxstack.core.units import NEVER, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 
@@ -80,8 +80,22 @@ class SendHalf(Recovery):
         self.ctx.memory += size
         if not self._roomy():
             self.want_write = True
+        self.hold = 0
         self.touch()
         return size
+
+    def write_more(self, data: Buffer, now: Micros) -> int:
+        """As `write`, and more follows (MSG_MORE): what is less than a segment may wait for it."""
+        taken = self.write(data, now)
+        self.hold = MORE
+        return taken
+
+    def write_record(self, data: Buffer, now: Micros) -> int:
+        """As `write`, and a record ends behind `data` (MSG_EOR): nothing written later shares a segment with it."""
+        taken = self.write(data, now)
+        if taken == len(data) and taken and self.tx is not None:
+            self.tx.marks.append(self.tx.end)
+        return taken
 
     def write_urgent(self, data: Buffer, now: Micros) -> int:
         """As `write`, and the last byte taken is urgent (MSG_OOB; RFC 9293 3.8.5)."""
@@ -142,7 +156,7 @@ class SendHalf(Recovery):
         assert cc is not None
         tx = self.tx
         mss = self.mss
-        nxt = self.snd_nxt
+        began = nxt = self.snd_nxt
         data_end = nxt if tx is None else tx.end
         window_end = self.snd_una + self.snd_wnd
         allowance = self._allowance()
@@ -168,6 +182,13 @@ class SendHalf(Recovery):
             available = data_end - nxt
             size = min(available, room, largest)
             fin = nxt + available < end  # a FIN follows the data
+            marked = False
+            if tx is not None and tx.marks and nxt < data_end:
+                until = tx.next_mark(nxt)
+                if until < data_end:  # more data follows, but not in this segment
+                    available = until - nxt
+                    size = min(size, available)
+                    marked, fin = True, False
             if size <= 0:
                 if available or window_end <= nxt:
                     cwnd_limited = limited and room <= 0
@@ -186,8 +207,10 @@ class SendHalf(Recovery):
                         break
                 if limited and size + mss > room:
                     cwnd_limited = True
-            elif size < mss and not fin and not self.policy.nodelay and self.snd_una < self.small:
-                break  # Nagle (RFC 9293 MUST-17), as Minshall amended it: one small segment at a time
+            elif size % mss and not fin and not marked and self._tail_waits():
+                if size < mss:
+                    break
+                size -= size % mss
             last = size == available
             with_fin = fin and last
             self._transmit(nxt, size, with_fin, last, now)
@@ -203,13 +226,30 @@ class SendHalf(Recovery):
         if cwnd_limited or flight > self.max_flight or self.snd_una >= self.usage_seq:
             # How much of the window this round of data has used; what follows in the same round does not undo it.
             self.cwnd_limited, self.max_flight, self.usage_seq = cwnd_limited, flight, nxt
+        if self.hold == PUSH:
+            self.hold = 0
         if self.board:
-            self._set_timer(now, restart=False)
+            # RFC 8985 7.2: a probe is scheduled anew "after transmitting new data"; it never comes after the RTO.
+            if self.rto_kind == PROBE and nxt > began and self.rto_at != NEVER:
+                self._set_timer(now, restart=True)
+                self.rto_at = Micros(min(self.rto_at, max(self.board[0].at + self.rto, now)))
+            else:
+                self._set_timer(now, restart=False)
         elif nxt < end and (self.rto_at == NEVER or self.rto_kind != PERSIST):
             # Nothing outstanding and the window shut: nobody would ever tell us that it opens (RFC 9293 3.8.6.1).
             self.rto_kind = PERSIST
             self.stalled_at = now
             self.rto_at = self._backed_off(now, now)
+
+    def _tail_waits(self) -> bool:
+        """Whether less than a segment, with nothing behind it, is kept back for what may follow."""
+        if self.hold == PUSH:
+            return False
+        policy = self.policy
+        if self.hold == MORE or policy.cork:
+            return True
+        # Nagle (RFC 9293 MUST-17), as Minshall amended it: one small segment at a time
+        return not policy.nodelay and self.snd_una < self.small
 
     def _transmit(self, seq: int, size: int, fin: bool, last: bool, now: Micros) -> None:
         """One segment or super-segment of new data, with FIN if `fin`."""
@@ -303,7 +343,7 @@ class SendHalf(Recovery):
         flags = wire.ACK
         if sent.end > data_end:
             flags |= wire.FIN
-        if size and tx is not None and data_end == tx.end:
+        if size and tx is not None and (data_end == tx.end or data_end in tx.marks):
             flags |= wire.PSH
         if self.cwr_due and size and self.policy.cwr_repairs:
             self.cwr_due = False

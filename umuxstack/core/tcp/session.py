@@ -196,6 +196,14 @@ class TcpSession(Waitable):
         """As `write`, and the last byte taken is urgent (MSG_OOB; RFC 9293 3.8.5)."""
         return self.tcb.write_urgent(data, now)
 
+    def write_more(self, data: Buffer, now: Micros) -> int:
+        """As `write`, and more follows (MSG_MORE): what is less than a segment may wait for it."""
+        return self.tcb.write_more(data, now)
+
+    def write_record(self, data: Buffer, now: Micros) -> int:
+        """As `write`, and a record ends behind `data` (MSG_EOR): nothing written later shares a segment with it."""
+        return self.tcb.write_record(data, now)
+
     @property
     def urgent_pending(self) -> bool:
         """The peer has announced urgent data that was not read yet."""

@@ -39,6 +39,10 @@ IN_FLIGHT: Final = 0
 SACKED: Final = 1
 LOST: Final = 2
 
+# What was said of the unsent tail
+MORE: Final = 1  # more follows (MSG_MORE): less than a segment waits
+PUSH: Final = -1  # it goes out in this turn, whatever else was said
+
 HEADERS: Final = 60  # IPv6 and TCP without options
 DEFAULT_MSS: Final = 1220  # RFC 9293 MUST-16: without the option, 1280 - 60
 SMALLEST: Final = 64  # MSS: a smaller one would make more headers than data
@@ -170,6 +174,7 @@ class Tcb(Session):
         "first_word",
         "handle",
         "heard_at",
+        "hold",
         "hop_limit",
         "iss",
         "last_ack_sent",
@@ -268,6 +273,7 @@ class Tcb(Session):
         self.snd_up = 0  # SND.UP: urgent data ends here
         self.urgent: Urgent | None = None
         self.small = 0  # end of the last segment sent below full size (Nagle after Minshall)
+        self.hold = 0  # MORE or PUSH: may the tail wait, or must it go now
         self.want_write = False
         self.rx: ReceiveBuffer | None = None
         self.assembler: Assembler | None = None

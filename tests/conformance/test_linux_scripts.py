@@ -1,0 +1,114 @@
+"""Scripts written for Linux: whose they are, what their commands mean, and what their code may ask."""
+
+import pytest
+
+from umuxstack.conformance.commands import interpret
+from umuxstack.conformance.outcome import Status, UnsupportedConstruct
+from umuxstack.conformance.runner import guess_personality, run_text
+
+SERVER = """
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 bind(3, ..., ...) = 0
+   +0 listen(3, 1) = 0
+"""
+
+
+def passes(text: str) -> None:
+    outcome = run_text(text)
+    assert outcome.status is Status.PASSED, (outcome.message, outcome.line, outcome.details)
+
+
+def test_an_option_bit_of_tcp_info_is_no_sign_of_freebsd() -> None:
+    """`TCPI_OPT_SYN_DATA` is Linux's; FreeBSD's are its states. All of Fast Open's scripts were taken for FreeBSD's."""
+    assert guess_personality("+0 %{ assert tcpi_options & TCPI_OPT_ECN }%") == "linux"
+    assert guess_personality("+0 %{ assert tcpi_state == TCPI_ESTABLISHED }%") == "freebsd"
+
+
+def test_sizes_may_be_products() -> None:
+    """A shell computes `$((...))`; the setting was unknown to us as it stood there."""
+    (effect,) = interpret('sysctl -q net.ipv4.tcp_rmem="4096 20000 $((3 * 1024*1024))"')
+    assert effect.policy == {"receive_buffer": 10_000, "receive_buffer_max": 3 << 20}
+    with pytest.raises(UnsupportedConstruct, match="arithmetic"):
+        interpret('sysctl -q net.ipv4.tcp_wmem="4096 20000 $((1 << 20))"')
+
+
+def test_what_paces_is_unsupported() -> None:
+    """The queueing discipline fq sends what TCP gives it later: no time in such a script is TCP's own."""
+    with pytest.raises(UnsupportedConstruct, match="qdisc fq"):
+        interpret("tc qdisc replace dev tun0 root fq")
+    with pytest.raises(UnsupportedConstruct, match="parameter hystart of tcp_cubic"):
+        interpret("echo 0 > /sys/module/tcp_cubic/parameters/hystart")
+
+
+def test_an_ipv4_path_may_be_narrower_than_any_of_ipv6() -> None:
+    """RFC 8201's least MTU of 1280 is not IPv4's: the error was dropped, and the data never came again."""
+    passes(
+        SERVER
+        + """
+   +0 < S 0:0(0) win 65535 <mss 1400>
+   +0 > S. 0:0(0) ack 1 <mss 1460>
+  +.1 < . 1:1(0) ack 1 win 65535
+   +0 accept(3, ..., ...) = 4
+   +0 write(4, ..., 1400) = 1400
+   +0 > P. 1:1401(1400) ack 1
+   +0 < icmp unreachable frag_needed mtu 900 [1:1401(1400)]
+   +0 > . 1:861(860) ack 1
+   +0 > P. 861:1401(540) ack 1
+"""
+    )
+
+
+def test_the_expected_window_scale_tells_of_the_buffers() -> None:
+    """A script without settings was written on a machine whose limit was another one than ours."""
+    passes(
+        SERVER
+        + """
+   +0 < S 0:0(0) win 65535 <mss 1400,nop,wscale 3>
+   +0 > S. 0:0(0) ack 1 <mss 1460,nop,wscale 6>
+"""
+    )
+
+
+def test_what_tcp_info_tells() -> None:
+    """Names that scripts of the public suites ask for, with their values on the way."""
+    passes(
+        SERVER
+        + """
+   +0 setsockopt(3, SOL_TCP, TCP_MAXSEG, [900], 4) = 0
+   +0 getsockopt(3, SOL_TCP, TCP_MAXSEG, [900], [4]) = 0
+   +0 < S 0:0(0) win 65535 <mss 1000,sackOK,nop,nop>
+   +0 > S. 0:0(0) ack 1 <mss 900,nop,nop,sackOK>
+  +.1 < . 1:1(0) ack 1 win 1000
+   +0 accept(3, ..., ...) = 4
+   +0 < . 1:801(800) ack 1 win 1000
+   +0 > . 1:1(0) ack 801
+  +.3 %{ assert 299 <= tcpi_last_data_recv <= 301, tcpi_last_data_recv }%
+   +0 %{ assert tcpi_bytes_received == 800 and tcpi_rcv_mss == 800 and tcpi_advmss == 900 }%
+   +0 write(4, ..., 1800) = 1800
+   +0 > . 1:901(900) ack 801
+  +.1 %{ assert tcpi_busy_time == 100000 == tcpi_rwnd_limited, (tcpi_busy_time, tcpi_rwnd_limited) }%
+   +0 < . 801:801(0) ack 901 win 9000
+   +0 > P. 901:1801(900) ack 801
+  +.1 %{ assert tcpi_busy_time == 200000 and tcpi_rwnd_limited == 100000 and tcpi_sndbuf_limited == 0 }%
+"""
+    )
+
+
+def test_repaired_segments_count_as_lost() -> None:
+    """Until it is acknowledged, what was lost and sent again is in `tcpi_lost` and in `tcpi_retrans`."""
+    passes(
+        SERVER
+        + """
+   +0 < S 0:0(0) win 65535 <mss 1000,sackOK,nop,nop>
+   +0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,sackOK>
+  +.1 < . 1:1(0) ack 1 win 65535
+   +0 accept(3, ..., ...) = 4
+   +0 write(4, ..., 9000) = 9000
+   +0 > P. 1:9001(9000) ack 1
+  +.1 < . 1:1(0) ack 1 win 65535 <sack 2001:6001,nop,nop>
+   +0 > . 1:2001(2000) ack 1
+   +0 %{ assert (tcpi_lost, tcpi_retrans, tcpi_sacked) == (2, 2, 4), (tcpi_lost, tcpi_retrans) }%
+  +.1 < . 1:1(0) ack 9001 win 65535
+   +0 %{ assert (tcpi_lost, tcpi_retrans, tcpi_sacked) == (0, 0, 0) }%
+"""
+    )
