@@ -66,7 +66,7 @@ def _fast_open(value: int) -> Change:
 
 
 def _linux_ecn(value: int) -> Change:
-    """0 off, 1 asks and grants, 2 grants; 3 to 5 grant AccECN as well, of which 4 asks for RFC 3168's and 5 asks not."""
+    """0 off, 1 asks and grants, 2 grants; 3 to 5 grant AccECN too, of which 4 asks for RFC 3168's and 5 for nothing."""
     if value not in (0, 1, 2, 4, 5):
         raise UnsupportedConstruct("")
     return {"ecn": value > 0, "ecn_asks": value in (1, 4)}

@@ -128,7 +128,7 @@ def _presumed(text: str) -> dict[str, object]:
     scale = re.search(r"(?m)^[^<\n]*>\s*S[^<\n]*<[^>\n]*\bwscale (\d+)", text)
     if scale is None or re.search(r"defaults\.sh|tcp_rmem|SO_RCVBUF", text):
         return {}
-    return {"receive_buffer_max": max(65535 << min(int(scale[1]), 14), commands.DEFAULTS["receive_buffer"])}  # type: ignore[type-var]
+    return {"receive_buffer_max": 65535 << min(int(scale[1]), 14)}
 
 
 def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:

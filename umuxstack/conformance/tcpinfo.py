@@ -5,9 +5,11 @@ Segments and octets on the wire are counted by the runner, not by the stack.
 
 from typing import TYPE_CHECKING, Final
 
+from umuxstack.conformance.spent import Spent
 from umuxstack.conformance.symbols import LINUX_OF_NAME, LINUX_STATES, TCPI_STATES, Value
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import PHASES, UNLIMITED
+from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.tcp.tcb import IN_FLIGHT, PERSIST
 
 if TYPE_CHECKING:
@@ -58,7 +60,6 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     persisting = tcb.rto_kind == PERSIST
     # What was lost and sent again counts as lost until it is acknowledged.
     repaired = sum(sent.end - sent.start for sent in tcb.board if sent.rexmit and sent.state == IN_FLIGHT)
-    segments = calls.target.segments
     info: dict[str, Value] = {
         "tcpi_state": LINUX_OF_NAME["CLOSED" if ended else session.state_name],
         "tcpi_ca_state": phase,
@@ -84,24 +85,34 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_snd_wnd": known.snd_wnd,
         "tcpi_rcv_wnd": known.rcv_wnd,
         "tcpi_bytes_acked": max(tcb.snd_una - tcb.iss - 1, 0) if tcb.iss else 0,
-        "tcpi_bytes_received": _received(calls, tcb.rcv_nxt),
-        "tcpi_rcv_mss": min(calls.target.largest_in or DEFAULT_RCV_MSS, known.snd_mss),
-        "tcpi_advmss": min(calls.target.mtu - 60, tcb.policy.mss or calls.target.mtu),
-        "tcpi_last_data_recv": (calls.target.now - calls.target.data_in_at) // 1000,
-        "tcpi_segs_out": segments["out"],
-        "tcpi_segs_in": segments["in"],
-        "tcpi_data_segs_out": segments["data_out"],
-        "tcpi_bytes_sent": segments["bytes_out"],
         "tcpi_pmtu": known.snd_mss + 60,
         "tcpi_reordering": 3,
         # FreeBSD's and our own names
         "tcpi_snd_zerowin": 0,
         "tcpi_snd_rexmitpack": known.total_retrans,
     }
-    spent = calls.target.spent.get(session)
-    if spent is not None:
-        info |= {"tcpi_busy_time": spent.busy, "tcpi_rwnd_limited": spent.window, "tcpi_sndbuf_limited": spent.buffer}
-    return info
+    return info | _observed(calls, session)
+
+
+def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
+    """What the runner has counted and timed itself."""
+    target = calls.target
+    segments = target.segments
+    mss = session.statistics().snd_mss
+    spent = target.spent.get(session, Spent())
+    return {
+        "tcpi_segs_out": segments["out"],
+        "tcpi_segs_in": segments["in"],
+        "tcpi_data_segs_out": segments["data_out"],
+        "tcpi_bytes_sent": segments["bytes_out"],
+        "tcpi_bytes_received": _received(calls, session.tcb.rcv_nxt),
+        "tcpi_rcv_mss": min(target.largest_in or DEFAULT_RCV_MSS, mss),
+        "tcpi_advmss": min(target.mtu - 60, session.policy.mss or target.mtu),
+        "tcpi_last_data_recv": (target.now - target.data_in_at) // 1000,
+        "tcpi_busy_time": spent.busy,
+        "tcpi_rwnd_limited": spent.window,
+        "tcpi_sndbuf_limited": spent.buffer,
+    }
 
 
 def _received(calls: "Calls", rcv_nxt: int) -> int:
