@@ -76,8 +76,8 @@ def test_listening_goes_on_beside_sessions_of_that_port_that_are_being_opened() 
 # Initial sequence numbers (RFC 6528)
 
 
-def number(wire: Wire, **options: object) -> int:
-    connect(wire, **options)
+def number(wire: Wire) -> int:
+    connect(wire)
     return wire.expect(checks.tcp("S")).seq
 
 
@@ -96,7 +96,7 @@ def test_on_a_pair_that_comes_back_they_go_up_with_the_clock() -> None:
     """Service and shared addresses: M + F(pair, ports), and F is the same again."""
     wire = Wire(shared=(address("2001:db8:1::80"),))
     door = service(wire)
-    seen = []
+    seen: list[tuple[int, int]] = []
     for _ in range(5):
         peer = Peer(wire, address(SERVICE), port=4000, iss=len(seen) * 1_000_000)
         peer.send("S")
