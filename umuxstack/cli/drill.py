@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Final
 from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command
 
 if TYPE_CHECKING:
-    from umuxstack.conformance.outcome import Outcome
+    from collections.abc import Iterator, Mapping
+
+    from umuxstack.conformance.outcome import Outcome, Status
+    from umuxstack.conformance.runner import Settings
 
 _DESCRIPTION: Final = """\
 Each .pkt script is a table of times, packets and system calls; the stack runs it in this process, on a clock of its
 own, so hours pass at once and every run is the same. What a script asks for and this stack does not have is counted
-as unsupported, by name. The language, its extension for unified sessions, and the personalities: docs/drill.md."""
+as unsupported, by name. With --live the same scripts are played against this machine's kernel, in real time, in a
+network namespace (root); what differs from the script is shown. The language, its extension for unified sessions,
+the personalities, and how a kernel fares: docs/drill.md.
+
+Exit code 1 if a script failed, or with --live if the kernel differs from one; 0 if not, whatever was left out."""
+
+_TOLERANCE: Final = 20  # milliseconds; a kernel's timers tick every 4, and this machine does other things, too
+_LIMIT: Final = 10.0  # seconds
 
 
 def add(commands: Commands) -> None:
@@ -27,6 +37,7 @@ def add(commands: Commands) -> None:
   umux drill tests/conformance
   umux drill tests/conformance -k "rfc5961 and not window" --explain
   umux drill somebody/elses/suite --jobs 2 --personality freebsd --junit report.xml
+  sudo umux drill --live tests/conformance/rfc9293 --jobs 4
   umux drill --matrix                            which requirement is shown by which test
   umux drill --matrix 8200-4.5 UM-23             a part of that: RFCs, "UM", beginnings of ids
   umux drill --mutants tests/conformance         flip one behaviour at a time: who notices?""",
@@ -46,6 +57,20 @@ def add(commands: Commands) -> None:
     parser.add_argument("-k", dest="expression", metavar="EXPR", default="", help="only paths that fit: `a and not b`")
     parser.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="define a symbol")
     parser.add_argument("--seed", default="1", help="for initial sequence numbers and ports (default 1)")
+    parser.add_argument("--live", action="store_true", help="against this machine's kernel instead, in real time")
+    parser.add_argument(
+        "--live-limit",
+        type=float,
+        default=_LIMIT,
+        metavar="SECONDS",
+        help=f"with --live: leave out scripts that take longer (default {_LIMIT:g})",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="MS",
+        help=f"accept times that are off by this much, at least (default: as a script says; with --live {_TOLERANCE})",
+    )
     parser.add_argument("--matrix", action="store_true", help="print the requirement matrix instead, or a part of it")
     parser.add_argument("--write", action="store_true", help="with --matrix: write docs/requirements.md anew")
     parser.add_argument("--mutants", action="store_true", help="flip one behaviour of the stack at a time instead")
@@ -62,6 +87,10 @@ def _drill(arguments: argparse.Namespace) -> int:
         raise Failure("no script was named", "name .pkt files or directories", USAGE)
     if arguments.jobs < 1:
         raise Failure("--jobs is at least 1", "", USAGE)
+    if arguments.live and arguments.mutants:
+        raise Failure("--live and --mutants exclude each other", "no kernel lets us flip its behaviour", USAGE)
+    if not arguments.live_limit > 0 or (arguments.tolerance is not None and not arguments.tolerance >= 0):
+        raise Failure("--live-limit and --tolerance are times", "write seconds and milliseconds, as 2.5", USAGE)
     defines = {}
     for definition in arguments.defines:
         name, equals, value = definition.partition("=")
@@ -80,28 +109,35 @@ def _drill(arguments: argparse.Namespace) -> int:
         from umuxstack.conformance import mutants
 
         return OK if mutants.report(files, output.say) else FAILED
-    settings = Settings(arguments.personality, arguments.seed, defines, capture=arguments.pcap is not None)
+    tolerance = arguments.tolerance if arguments.tolerance is not None else _TOLERANCE if arguments.live else 0
+    settings = Settings(
+        arguments.personality,
+        arguments.seed,
+        defines,
+        capture=arguments.pcap is not None,
+        tolerance=int(tolerance * 1000),
+    )
+    results = suite.LIVE_RESULTS if arguments.live else suite.RESULTS
     outcomes = _run(arguments, files, settings)
     if arguments.pcap is not None:
         suite.write_captures(outcomes, arguments.pcap)
     if arguments.junit is not None:
-        suite.write_junit(outcomes, arguments.junit)
+        suite.write_junit(outcomes, arguments.junit, results)
     if arguments.json:
-        output.say(suite.write_json(outcomes))
+        output.say(suite.write_json(outcomes, results))
     else:
-        _report(arguments, outcomes)
+        _report(arguments, outcomes, results)
     failed = any(outcome.status.value in ("failed", "error") for outcome in outcomes)
     return FAILED if failed else OK
 
 
-def _run(arguments: argparse.Namespace, files: list[Path], settings: object) -> "list[Outcome]":
+def _run(arguments: argparse.Namespace, files: list[Path], settings: "Settings") -> "list[Outcome]":
     from umuxstack.conformance import suite
-    from umuxstack.conformance.runner import Settings
 
-    assert isinstance(settings, Settings)
     show = sys.stderr.isatty() and len(files) > 50
     outcomes = []
-    for number, outcome in enumerate(suite.run(files, settings, arguments.jobs), 1):
+    running = _live(arguments, files, settings) if arguments.live else suite.run(files, settings, arguments.jobs)
+    for number, outcome in enumerate(running, 1):
         outcomes.append(outcome)
         if show and number % 10 == 0:
             sys.stderr.write(f"\r{number} of {len(files)}")
@@ -111,7 +147,20 @@ def _run(arguments: argparse.Namespace, files: list[Path], settings: object) -> 
     return outcomes
 
 
-def _report(arguments: argparse.Namespace, outcomes: "list[Outcome]") -> None:
+def _live(arguments: argparse.Namespace, files: list[Path], settings: "Settings") -> "Iterator[Outcome]":
+    from tun.errors import TunError
+    from umuxstack.cli import drill_live
+    from umuxstack.core.units import Micros
+
+    try:
+        yield from drill_live.run(files, settings, Micros(int(arguments.live_limit * 1_000_000)), arguments.jobs)
+    except TunError as error:
+        raise Failure(
+            f"no kernel can be asked: {error.strerror or error}", "`umux doctor` says what is missing"
+        ) from None
+
+
+def _report(arguments: argparse.Namespace, outcomes: "list[Outcome]", results: "Mapping[Status, str]") -> None:
     from umuxstack.cli import output
     from umuxstack.conformance import suite
     from umuxstack.conformance.outcome import Status
@@ -120,11 +169,11 @@ def _report(arguments: argparse.Namespace, outcomes: "list[Outcome]") -> None:
         if outcome.status in (Status.FAILED, Status.ERROR) or (
             arguments.explain and outcome.status is Status.UNSUPPORTED
         ):
-            output.say(*suite.explain(outcome), "")
-    output.say(*suite.table(outcomes))
+            output.say(*suite.explain(outcome, results), "")
+    output.say(*suite.table(outcomes, results))
     asked = suite.constructs(outcomes)
     if asked:
-        output.say("", "unsupported:", *(f"  {count:5}  {construct}" for construct, count in asked))
+        output.say("", f"{results[Status.UNSUPPORTED]}:", *(f"  {count:5}  {construct}" for construct, count in asked))
 
 
 def _matrix(arguments: argparse.Namespace) -> int:

@@ -259,14 +259,23 @@ _NETSTAT: Final = re.compile(r"(?:ss|netstat)\b.*grep\s+(?:-\w+\s+)*([A-Z][A-Z_1
 
 def interpret(text: str) -> list[Effect]:
     """What the command `text`, possibly of several lines, does. Raises UnsupportedConstruct for the first unknown."""
-    effects: list[Effect] = []
+    return [_line(line) for line in lines_of(text)]
+
+
+def lines_of(text: str) -> list[str]:
+    """The single commands in `text`, without comments and redirections."""
     text = re.sub(r"(?m)#.*$", "", text).replace("\\\n", " ")
     text = re.sub(r"\$\(\(([^()]*)\)\)", _arithmetic, text)
-    for line in re.split(r"\n|;|&&", text):
-        line = re.sub(r"\d?>\s*/dev/null|2>&1", "", line).strip()
-        if line:
-            effects.append(_line(line))
-    return effects
+    lines = (re.sub(r"\d?>\s*/dev/null|2>&1", "", line).strip() for line in re.split(r"\n|;|&&", text))
+    return [line for line in lines if line]
+
+
+def linux_sysctls(line: str) -> list[tuple[str, str]]:
+    """(net/ipv4/name, value) of each that the command sets."""
+    found = re.findall(r"(?:/proc/sys/|\b)(net[./]ipv[46][./](?:\w+))\s*[= ]\s*\"?([^\s\"]+(?:\s+\d+\s+\d+)?)", line)
+    if found and re.match(r"(sudo\s+)?(sysctl|\S*set_sysctls\.py|/proc/sys|/?\S*sysctl|echo)", line):
+        return [(name.replace(".", "/"), value) for name, value in found]
+    return []
 
 
 def _arithmetic(match: re.Match[str]) -> str:
@@ -287,8 +296,8 @@ def _line(line: str) -> Effect:
         return Effect(dict(DEFAULTS))
     if "setkey" in line or "tcpmd5" in line:
         raise UnsupportedConstruct("TCP MD5")
-    found = re.findall(r"(?:/proc/sys/|\b)(net[./]ipv[46][./](?:\w+))\s*[= ]\s*\"?([^\s\"]+(?:\s+\d+\s+\d+)?)", line)
-    if found and re.match(r"(sudo\s+)?(sysctl|\S*set_sysctls\.py|/proc/sys|/?\S*sysctl|echo)", line):
+    found = linux_sysctls(line)
+    if found:
         return Effect(_merge(_linux_setting(name, value) for name, value in found))
     pairs = re.findall(r"((?:net\.inet6?|kern)\.[\w.]+)\s*=\s*(\S+)", line)
     if pairs:

@@ -16,7 +16,7 @@ from umuxstack.conformance import wire
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.core.entropy import Entropy
-from umuxstack.core.units import NEVER, Address, Micros
+from umuxstack.core.units import NEVER, Address, Micros, seconds
 
 # Names for `[from NAME, to NAME]`; the interface identifiers are arbitrary, the prefixes for documentation.
 HERE: Final = Address(IPv6Address("fd3d:fa7b:d17d::1").packed)
@@ -40,9 +40,14 @@ class Sent:
 
 
 class Ends(ABC):
-    """A stack under test on one link. `burst`: how far in time the segments of one burst may lie apart."""
+    """A stack under test on one link.
 
-    burst: int = 0  # microseconds
+    `burst`: how far in time the segments of one burst may lie apart. `patience`: how long is waited for what has no
+    time of its own. Both in microseconds.
+    """
+
+    burst: int = 0
+    patience: int = seconds(7 * 24 * 3600)
 
     def __init__(self, *, mtu: int, seed: str, now: Micros) -> None:
         self.mtu = mtu

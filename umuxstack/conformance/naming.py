@@ -9,6 +9,7 @@ import errno
 import socket as stdlib
 from collections.abc import Callable
 
+from umuxstack.conformance.addresses import address_of
 from umuxstack.conformance.ends import HERE, PEERS
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.script import SystemCall
@@ -105,37 +106,7 @@ class NamingCalls:
         return 0
 
     def _address(self, given: Value, default: Address | None, port: int) -> tuple[Address | None, int]:
-        """An address as a script writes it; the names of the vendors' test network mean the two ends here."""
-        if not isinstance(given, dict):
-            return default, port
-        host = default
-        family = given.get("sa_family")
-        if family == stdlib.AF_UNSPEC:
-            raise UnsupportedConstruct("AF_UNSPEC")
-        for key in ("sin_port", "sin6_port"):
-            port = number(given.get(key, port), port)
-        for key in ("sin_addr", "sin6_addr"):
-            value = given.get(key)
-            if isinstance(value, bytes) and value.decode() in self.target.names:
-                host = self.target.names[value.decode()]
-            elif isinstance(value, bytes) and value in (b"0.0.0.0", b"::"):
-                host = None if self.target.unified else HERE
-            elif isinstance(value, bytes):
-                host = self._known_host(value.decode(), default)
-        return host, port
-
-    def _known_host(self, text: str, default: Address | None) -> Address | None:
-        from ipaddress import ip_address
-
-        try:
-            address = ip_address(text)
-        except ValueError:
-            raise CallError(errno.EINVAL) from None
-        if address.version == 6 and Address(address.packed) in (HERE, *self.target.names.values()):
-            return Address(address.packed)
-        if address.is_multicast or str(address) == "255.255.255.255":
-            return Address(b"\xff\x0e" + bytes(13) + b"\1")
-        return default
+        return address_of(given, default, port, self.target.names, None if self.target.unified else HERE)
 
     def call_listen(self, descriptor: Value, backlog: Value) -> int:
         socket = self._socket(descriptor)

@@ -39,7 +39,6 @@ from umuxstack.core.personality import personality
 from umuxstack.core.units import NEVER, Micros, seconds
 
 MAKES_DESCRIPTOR: Final = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
-LONGEST_WAIT: Final = seconds(7 * 24 * 3600)  # for an expected packet with `*`
 FINISH: Final = seconds(3600)  # for a blocking call without an end
 
 # Whose `#ifdef` blocks count. The vendors' scripts say under their own names what their stacks do, and what the
@@ -63,6 +62,7 @@ class Settings:
     seed: str = "1"
     defines: dict[str, str] = attrs.field(factory=dict)
     capture: bool = False
+    tolerance: int = 0  # microseconds; at least what the script says
 
 
 @attrs.define(slots=True)
@@ -141,7 +141,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     mtu = int(option("mtu") or (1520 if kernel else 1500))
     if mtu + (LONGER_HEADER if ipv4 else 0) < pmtu.MINIMUM:
         raise UnsupportedConstruct(f"--mtu={mtu}: an IPv6 link carries {pmtu.MINIMUM} octets at least")
-    tolerance = int(option("tolerance_usecs") or (1000 if ours else 4000))
+    tolerance = max(int(option("tolerance_usecs") or (1000 if ours else 4000)), settings.tolerance)
     policy = personality(name)
     if name == "linux" and not ours:
         policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
@@ -219,7 +219,8 @@ class Runner:
             return self._outcome(Status.ERROR, str(error))
         except Exception as error:  # a bug of the stack or of the runner: the report must say where
             trace = traceback.format_exc().splitlines()
-            return self._outcome(Status.FAILED, f"{type(error).__name__}: {error}", trace[-12:])
+            status = Status.FAILED if self.subject.in_process else Status.ERROR
+            return self._outcome(status, f"{type(error).__name__}: {error}", trace[-12:])
         finally:
             self.subject.close()
         return self._outcome(Status.PASSED, "")
@@ -277,7 +278,7 @@ class Runner:
     def _when(self, event: Event) -> tuple[Micros, Micros]:
         moment = event.time
         if moment.kind is TimeKind.ANY:
-            return self.anchor, Micros(self.target.now + LONGEST_WAIT)
+            return self.anchor, Micros(self.target.now + self.target.patience)
         base = self.started if moment.kind in (TimeKind.ABSOLUTE, TimeKind.ABSOLUTE_RANGE) else self.anchor
         return Micros(base + moment.start), Micros(base + moment.end)
 
@@ -335,7 +336,7 @@ class Runner:
         return out
 
     def _nothing_left(self) -> None:
-        self.target.run_until(self.target.now)
+        self.target.run_until(Micros(self.target.now + self.target.burst))
         if self.target.sent:
             raise Mismatch("the stack sent what the script does not say", self._unexpected())
 
@@ -387,7 +388,7 @@ class Runner:
         pending = self.pending
         assert pending is not None
         if pending.finished is None:
-            limit = Micros((pending.ends or pending.started + FINISH) + self.tolerance)
+            limit = Micros((pending.ends or pending.started + min(FINISH, self.target.patience)) + self.tolerance)
             self.target.run_until(limit, stop=lambda: pending.finished is not None)
         if pending.finished is None:
             self.line = pending.call.position.line

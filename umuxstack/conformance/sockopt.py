@@ -90,7 +90,7 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
             raise UnsupportedConstruct("TCP_QUICKACK 0")
         socket.remembered[option] = given
     else:
-        raise UnsupportedConstruct(f"setsockopt {level}, {_name(level, name)}")
+        raise UnsupportedConstruct(f"setsockopt {level}, {option_name(level, name)}")
 
 
 def _set_policy(calls: "Calls", socket: Socket, option: tuple[int, int], given: int) -> None:
@@ -128,7 +128,7 @@ def check_option(calls: "Calls", socket: Socket, level: int, name: int, expected
     if isinstance(wanted, dict):
         wanted = list(wanted.values())
     if wanted != actual:
-        raise Mismatch(f"getsockopt {_name(level, name)} says {actual!r}, expected {wanted!r}")
+        raise Mismatch(f"getsockopt {option_name(level, name)} says {actual!r}, expected {wanted!r}")
 
 
 def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
@@ -166,10 +166,11 @@ def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
         return int(value) // (unit or 1) * doubled  # type: ignore[call-overload, no-any-return]
     if option in _HARMLESS:
         return socket.remembered.get(option, 0)  # type: ignore[return-value]
-    raise UnsupportedConstruct(f"getsockopt {option[0]}, {_name(*option)}")
+    raise UnsupportedConstruct(f"getsockopt {option[0]}, {option_name(*option)}")
 
 
-def _name(level: int, name: int) -> str:
+def option_name(level: int, name: int) -> str:
+    """As scripts write it."""
     prefix = {SOL: "SO_", TCP: "TCP_", IPV6: "IPV6_", 0: "IP_", stdlib.IPPROTO_UDP: "UDP_"}.get(level, "?")
     for key, value in OWN.items():
         if key.startswith(prefix) and value == name:

@@ -38,6 +38,7 @@ class Subject(ABC):
     """A stack under test. All of it raises Mismatch and UnsupportedConstruct."""
 
     ends: Ends
+    in_process: bool = True  # so that an exception may be the stack's own
 
     @abstractmethod
     def start(self, call: SystemCall) -> Steps:

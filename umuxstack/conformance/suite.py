@@ -4,7 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as Xml
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,16 @@ from umuxstack.conformance.runner import Settings, run_file
 
 _WORD: Final = re.compile(r"\(|\)|[^\s()]+")
 DLT_RAW: Final = 101
+
+
+# How results are called: of our own stack, and of a kernel.
+RESULTS: Final[Mapping[Status, str]] = {status: status.value for status in Status}
+LIVE_RESULTS: Final[Mapping[Status, str]] = {
+    Status.PASSED: "same",
+    Status.FAILED: "differs",
+    Status.UNSUPPORTED: "left out",
+    Status.ERROR: "error",
+}
 
 
 class BadExpression(ValueError):
@@ -99,9 +109,11 @@ def run(files: Sequence[Path], settings: Settings, jobs: int = 1) -> Iterator[Ou
 # --- reports ---------------------------------------------------------------------------------------------------
 
 
-def explain(outcome: Outcome) -> list[str]:
+def explain(outcome: Outcome, results: Mapping[Status, str] = RESULTS) -> list[str]:
     """A script that did not pass, for a reader: where, when, what differed."""
-    lines = [f"{outcome.path}:{outcome.line}: {outcome.status.value} at {outcome.time / 1e6:.6f} s: {outcome.message}"]
+    lines = [
+        f"{outcome.path}:{outcome.line}: {results[outcome.status]} at {outcome.time / 1e6:.6f} s: {outcome.message}"
+    ]
     if outcome.source and outcome.status is not Status.ERROR:
         lines.append(f"  {outcome.source}")
     return [*lines, *outcome.details]
@@ -114,14 +126,14 @@ def by_directory(outcomes: Iterable[Outcome]) -> list[tuple[str, Counter[Status]
     return sorted(table.items())
 
 
-def table(outcomes: Sequence[Outcome]) -> list[str]:
+def table(outcomes: Sequence[Outcome], results: Mapping[Status, str] = RESULTS) -> list[str]:
     """Counts by directory, the sum last."""
     rows = by_directory(outcomes)
     total: Counter[Status] = Counter()
     for _, counts in rows:
         total.update(counts)
     width = max([len(name) for name, _ in rows] + [5])
-    head = f"{'DIRECTORY':{width}}" + "".join(f" {status.value:>11}" for status in Status)
+    head = f"{'DIRECTORY':{width}}" + "".join(f" {results[status]:>11}" for status in Status)
     lines = [head]
     lines += [f"{name:{width}}" + "".join(f" {counts[s]:>11}" for s in Status) for name, counts in rows]
     if len(rows) != 1:
@@ -134,16 +146,16 @@ def constructs(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
     return Counter(o.message for o in outcomes if o.status is Status.UNSUPPORTED).most_common()
 
 
-def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:
+def as_json(outcomes: Sequence[Outcome], results: Mapping[Status, str] = RESULTS) -> dict[str, object]:
     """Times in microseconds."""
     counts = Counter(outcome.status for outcome in outcomes)
     return {
-        "counts": {status.value: counts[status] for status in Status},
-        "unsupported": dict(constructs(outcomes)),
+        "counts": {results[status]: counts[status] for status in Status},
+        results[Status.UNSUPPORTED].replace(" ", "_"): dict(constructs(outcomes)),
         "scripts": [
             {
                 "path": outcome.path,
-                "status": outcome.status.value,
+                "status": results[outcome.status],
                 "message": outcome.message,
                 "line": outcome.line,
                 "time": outcome.time,
@@ -156,11 +168,11 @@ def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:
     }
 
 
-def write_json(outcomes: Sequence[Outcome]) -> str:
-    return json.dumps(as_json(outcomes), indent=2)
+def write_json(outcomes: Sequence[Outcome], results: Mapping[Status, str] = RESULTS) -> str:
+    return json.dumps(as_json(outcomes, results), indent=2)
 
 
-def write_junit(outcomes: Sequence[Outcome], path: Path) -> None:
+def write_junit(outcomes: Sequence[Outcome], path: Path, results: Mapping[Status, str] = RESULTS) -> None:
     """One testcase per script; an unsupported one is skipped."""
     counts = Counter(outcome.status for outcome in outcomes)
     root = Xml.Element(
@@ -179,7 +191,7 @@ def write_junit(outcomes: Sequence[Outcome], path: Path) -> None:
         kind = {Status.FAILED: "failure", Status.ERROR: "error", Status.UNSUPPORTED: "skipped"}.get(outcome.status)
         if kind is not None:
             Xml.SubElement(case, kind, message=_printable(outcome.message)).text = _printable(
-                "\n".join(explain(outcome))
+                "\n".join(explain(outcome, results))
             )
     Xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 

@@ -46,8 +46,9 @@ _TIMESTAMPING: Final = (
 )
 _ORIGINS: Final = ("NONE", "LOCAL", "ICMP", "ICMP6", "TIMESTAMPING", "ZEROCOPY", "TXTIME")
 
+FIRST_FOREIGN: Final = 0x100000
 OWN: Final[dict[str, int]] = {
-    **{name: 0x100000 + index for index, name in enumerate(_FOREIGN)},
+    **{name: FIRST_FOREIGN + index for index, name in enumerate(_FOREIGN)},
     "MSG_MORE": 0x8000,
     "MSG_EOR": 0x80,
     "MSG_ZEROCOPY": 0x4000000,

@@ -1,0 +1,69 @@
+"""The composition root of `umux drill --live`: the kernel as a stack under test, alone in a namespace of its own.
+
+One TUN device leads out of the namespace; everything that the kernel sends comes to whoever reads it, and what is
+written there is all that the kernel receives. Nothing is named, so nothing can be left behind.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from tun import netns
+from tun.device import TunDevice
+from tun.errors import PermissionDenied, SysctlFailed
+from tun.netlink import Netlink
+from tun.netns import Namespace
+
+DEVICE: Final = "tun0"
+_TABLES: Final = ("net/tcp6", "net/tcp")
+
+
+@attrs.frozen
+class Kernel:
+    """`device` is the far end of its only link. Satisfies what `umuxstack.conformance.live` asks for."""
+
+    namespace: Namespace
+    device: TunDevice
+    netlink: Netlink
+
+    def enter(self) -> None:
+        """The calling thread lives in the namespace from now on."""
+        self.namespace.enter_for_good()
+
+    def set_sysctl(self, path: str, value: str) -> bool:
+        """A setting under /proc/sys, of this namespace ("net/ipv4/tcp_sack"). False: it has none such, or refuses."""
+        if not path.startswith("net/"):
+            return False
+        try:
+            self.netlink.set_sysctl(path.removeprefix("net/"), value)
+        except (SysctlFailed, PermissionDenied):  # a restricted congestion control, say: not for namespaces
+            return False
+        return True
+
+    def sockets(self) -> str:
+        """The kernel's tables of TCP sockets, as text."""
+        return self.namespace.run(_read_tables)
+
+
+@contextlib.contextmanager
+def open_kernel(address: str, *, mtu: int) -> Iterator[Kernel]:
+    """A kernel with one address and a route for everything else into its device. Raises TunError."""
+    with contextlib.ExitStack() as opened:
+        namespace = opened.enter_context(netns.create())
+        # Without offload every packet is one that could be on a wire, its checksum complete.
+        device = opened.enter_context(namespace.run(TunDevice, DEVICE, mtu=mtu, offload=False))
+        netlink = opened.enter_context(Netlink(namespace))
+        netlink.up("lo")
+        netlink.quiet(DEVICE)
+        netlink.add_address("lo", address)
+        netlink.up(DEVICE)
+        netlink.add_route("::/0", device=DEVICE)
+        yield Kernel(namespace, device, netlink)
+
+
+def _read_tables() -> str:
+    # Not /proc/net: that is of the process's first thread.
+    return "".join(Path("/proc/thread-self", table).read_text() for table in _TABLES)
