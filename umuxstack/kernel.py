@@ -18,7 +18,7 @@ from tun.netlink import Netlink
 from tun.netns import Namespace
 
 DEVICE: Final = "tun0"
-_TABLES: Final = ("net/tcp6", "net/tcp")
+_TABLE: Final = Path("/proc/thread-self/net/tcp6")  # not /proc/net: that is of the process's first thread
 
 
 @attrs.frozen
@@ -44,8 +44,8 @@ class Kernel:
         return True
 
     def sockets(self) -> str:
-        """The kernel's tables of TCP sockets, as text."""
-        return self.namespace.run(_read_tables)
+        """The kernel's table of TCP sockets over IPv6, as text."""
+        return self.namespace.run(_TABLE.read_text)
 
 
 @contextlib.contextmanager
@@ -62,8 +62,3 @@ def open_kernel(address: str, *, mtu: int) -> Iterator[Kernel]:
         netlink.up(DEVICE)
         netlink.add_route("::/0", device=DEVICE)
         yield Kernel(namespace, device, netlink)
-
-
-def _read_tables() -> str:
-    # Not /proc/net: that is of the process's first thread.
-    return "".join(Path("/proc/thread-self", table).read_text() for table in _TABLES)

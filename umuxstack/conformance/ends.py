@@ -16,7 +16,7 @@ from umuxstack.conformance import wire
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.core.entropy import Entropy
-from umuxstack.core.units import NEVER, Address, Micros, seconds
+from umuxstack.core.units import NEVER, Address, Micros
 
 # Names for `[from NAME, to NAME]`; the interface identifiers are arbitrary, the prefixes for documentation.
 HERE: Final = Address(IPv6Address("fd3d:fa7b:d17d::1").packed)
@@ -42,12 +42,12 @@ class Sent:
 class Ends(ABC):
     """A stack under test on one link.
 
-    `burst`: how far in time the segments of one burst may lie apart. `patience`: how long is waited for what has no
-    time of its own. Both in microseconds.
+    `burst`: how far in time the segments of one burst may lie apart. `call_time`: what a call may take that does not
+    wait. Both in microseconds.
     """
 
     burst: int = 0
-    patience: int = seconds(7 * 24 * 3600)
+    call_time: int = 0
 
     def __init__(self, *, mtu: int, seed: str, now: Micros) -> None:
         self.mtu = mtu
@@ -68,6 +68,10 @@ class Ends(ABC):
     @abstractmethod
     def run_until(self, until: Micros, *, stop: Callable[[], bool] | None = None) -> bool:
         """Lets time pass. True as soon as `stop` says so; False when `until` is reached without."""
+
+    @abstractmethod
+    def patience(self) -> Micros:
+        """How long is waited for what has no time of its own. Raises UnsupportedConstruct when none is left."""
 
     @abstractmethod
     def inject(self, raw: bytes, gso_size: int = 0) -> None:

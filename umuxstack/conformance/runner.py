@@ -63,6 +63,7 @@ class Settings:
     defines: dict[str, str] = attrs.field(factory=dict)
     capture: bool = False
     tolerance: int = 0  # microseconds; at least what the script says
+    tolerance_percent: float = 0.0  # of a delay; likewise
 
 
 @attrs.define(slots=True)
@@ -142,6 +143,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     if mtu + (LONGER_HEADER if ipv4 else 0) < pmtu.MINIMUM:
         raise UnsupportedConstruct(f"--mtu={mtu}: an IPv6 link carries {pmtu.MINIMUM} octets at least")
     tolerance = max(int(option("tolerance_usecs") or (1000 if ours else 4000)), settings.tolerance)
+    percent = 0.0 if ours or name == "freebsd" else float(option("tolerance_percent") or 12.5)
     policy = personality(name)
     if name == "linux" and not ours:
         policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
@@ -166,7 +168,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
         policy,
         wiring,
         tolerance,
-        0.0 if ours or name == "freebsd" else float(option("tolerance_percent") or 12.5),
+        max(percent, settings.tolerance_percent),
     )
 
 
@@ -278,7 +280,7 @@ class Runner:
     def _when(self, event: Event) -> tuple[Micros, Micros]:
         moment = event.time
         if moment.kind is TimeKind.ANY:
-            return self.anchor, Micros(self.target.now + self.target.patience)
+            return self.anchor, Micros(self.target.now + self.target.patience())
         base = self.started if moment.kind in (TimeKind.ABSOLUTE, TimeKind.ABSOLUTE_RANGE) else self.anchor
         return Micros(base + moment.start), Micros(base + moment.end)
 
@@ -302,6 +304,8 @@ class Runner:
         slack = self._slack(start)
         latest = Micros(end + slack)
         if not target.sent and not target.run_until(latest, stop=lambda: bool(target.sent)):
+            if event.time.kind is TimeKind.ANY:
+                target.patience()  # perhaps it is only ours that has ended
             raise Mismatch(
                 "no packet came" if event.time.kind is not TimeKind.ANY else "no packet ever came",
                 [f"  waited until {self._clock(latest)}", *self.subject.state_lines()],
@@ -361,7 +365,7 @@ class Runner:
         if pending.finished is not None:
             self._judge(pending)
         elif ends is None:
-            limit = Micros(self.target.now + self._slack(self.anchor))
+            limit = Micros(self.target.now + max(self._slack(self.anchor), self.target.call_time))
             if not self.target.run_until(limit, stop=lambda: pending.finished is not None):
                 raise Mismatch(f"{call.name}() blocks", self.subject.state_lines())
             self._judge(pending)
@@ -388,7 +392,7 @@ class Runner:
         pending = self.pending
         assert pending is not None
         if pending.finished is None:
-            limit = Micros((pending.ends or pending.started + min(FINISH, self.target.patience)) + self.tolerance)
+            limit = Micros((pending.ends or pending.started + min(FINISH, self.target.patience())) + self.tolerance)
             self.target.run_until(limit, stop=lambda: pending.finished is not None)
         if pending.finished is None:
             self.line = pending.call.position.line

@@ -22,10 +22,11 @@ from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import TcpSession, open_session
-from umuxstack.core.units import NEVER, Address, Micros
+from umuxstack.core.units import NEVER, Address, Micros, seconds
 
 START: Final = Micros(1_000_000_000)  # the clock when a script begins: far from 0, where a lazy check would pass
 LIVELOCK: Final = 200_000  # steps in which no time passes
+PATIENCE: Final = seconds(7 * 24 * 3600)
 
 
 class Target(Ends):
@@ -113,6 +114,9 @@ class Target(Ends):
         for owner in list(self.mux.sessions.values()):
             if isinstance(owner, Quiet) and not owner.reset:
                 owner.leave(self.now)
+
+    def patience(self) -> Micros:
+        return PATIENCE
 
     # Packets
 

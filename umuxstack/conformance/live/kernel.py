@@ -19,10 +19,10 @@ class KernelStack(Subject):
 
     def __init__(self, setup: Setup, kernel: Kernel, limit: Micros) -> None:
         self.kernel = kernel
-        self.wire = KernelEnds(kernel, mtu=setup.mtu, seed=setup.seed, patience=limit)
+        self.wire = KernelEnds(kernel, mtu=setup.mtu, seed=setup.seed, limit=limit)
         self.ends = self.wire
         self.calls = KernelCalls(self.wire, bind_port=setup.wiring.bind_port, connect_port=setup.wiring.connect_port)
-        self._obey(initial(setup))
+        self._obey(initial(setup), strict=False)  # an older kernel may lack one
         self.worker = Worker(kernel.enter, self.wire.wake)
 
     def start(self, call: SystemCall) -> Steps:
@@ -40,10 +40,10 @@ class KernelStack(Subject):
     def command(self, text: str) -> None:
         self._obey(orders(text))
 
-    def _obey(self, wanted: Orders) -> None:
+    def _obey(self, wanted: Orders, *, strict: bool = True) -> None:
         self.calls.congestion = wanted.congestion or self.calls.congestion
         for path, value in wanted.sysctls:
-            if path != CONGESTION and not self.kernel.set_sysctl(path, value):
+            if path != CONGESTION and not self.kernel.set_sysctl(path, value) and strict:
                 raise UnsupportedConstruct(f"the kernel does not take {path}={value}")
         for effect in wanted.effects:
             if effect.link_up is not None:

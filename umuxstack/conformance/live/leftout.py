@@ -8,13 +8,13 @@ from umuxstack.conformance import tcpinfo
 from umuxstack.conformance.live import info
 from umuxstack.conformance.live.calls import KernelCalls
 from umuxstack.conformance.live.settings import orders
+from umuxstack.conformance.live.wire import too_long
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.script import Code, Command, Event, Script, SystemCall, TimeKind
 from umuxstack.conformance.subject import Setup
 from umuxstack.conformance.symbols import evaluate
 from umuxstack.core.units import Micros
 
-LEAST_MTU: Final = 1280  # of IPv6
 ANSWERED: Final = info.NAMES | tcpinfo.CONSTANTS.keys() | {"state", "isn"}  # what code may ask of a kernel
 NOT_ASKED: Final = "code asks for"
 
@@ -23,8 +23,6 @@ def check(setup: Setup, limit: Micros) -> None:
     """Raises UnsupportedConstruct naming the reason. `limit`: how long a script may take."""
     if setup.unified:
         raise UnsupportedConstruct("unified sessions: no kernel has them")
-    if setup.mtu < LEAST_MTU:
-        raise UnsupportedConstruct(f"an MTU below {LEAST_MTU}")
     known = set(ANSWERED)
     for action in (*setup.script.init, *(event.action for event in setup.script.events), *setup.script.cleanup):
         if isinstance(action, Command):
@@ -34,7 +32,7 @@ def check(setup: Setup, limit: Micros) -> None:
         elif isinstance(action, Code):
             known |= _check_code(action, known)
     if duration(setup.script) > limit:
-        raise UnsupportedConstruct(f"longer than {limit / 1e6:g} s")
+        raise too_long(limit)
 
 
 def _check_call(call: SystemCall) -> None:

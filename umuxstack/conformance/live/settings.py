@@ -57,13 +57,23 @@ def _ipv4(values: dict[str, str]) -> Pairs:
 
 
 def initial(setup: Setup) -> Orders:
-    """Before the script: the personality's congestion control and ECN, and the rest as kernels have it."""
+    """Before the script: what of the personality a sysctl says, too, and the rest as kernels have it by default."""
     policy = setup.policy
     values = _KERNEL | {
         "tcp_congestion_control": _CONGESTION.get(policy.congestion, policy.congestion),
         "tcp_ecn": "0" if not policy.ecn else "1" if policy.ecn_asks else "2",
     }
-    if setup.personality == "linux" and not setup.ours:
+    if setup.personality != "linux":
+        values |= {
+            "tcp_rto_min_us": str(policy.rto_min),
+            "tcp_syn_retries": str(policy.syn_retries),
+            "tcp_synack_retries": str(policy.synack_retries),
+            "tcp_syn_linear_timeouts": str(policy.syn_linear_timeouts),
+            "tcp_retries2": str(policy.retries),
+            "tcp_slow_start_after_idle": str(int(policy.restart_after_idle)),
+            "tcp_rfc1337": "1",  # no personality lets a reset end TIME-WAIT
+        }
+    elif not setup.ours:
         values |= _DEFAULTS
     return Orders(_ipv4(values), [])
 

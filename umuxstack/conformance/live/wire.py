@@ -12,10 +12,12 @@ from typing import Final, Protocol
 from umuxstack.conformance import wire
 from umuxstack.conformance.ends import Ends
 from umuxstack.conformance.flow import Flow
+from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.script import TcpFlags
 from umuxstack.core.units import Micros
 
 BURST: Final = 1000  # microseconds: the kernel hands the segments of one write to the device in one go
+CALL_TIME: Final = 500_000  # microseconds: the machine may be busy with something else
 BATCH: Final = 64
 HOUSEKEEPING: Final = frozenset((130, 131, 132, 133, 134, 135, 136, 137, 143))  # ICMPv6 of MLD and neighbour discovery
 HOP_BY_HOP: Final = 0  # MLD's reports
@@ -39,16 +41,22 @@ class Kernel(Protocol):
     def sockets(self) -> str: ...
 
 
+def too_long(limit: Micros) -> UnsupportedConstruct:
+    """The script is not for now: `--live-limit`."""
+    return UnsupportedConstruct(f"longer than {limit / 1e6:g} s")
+
+
 class KernelEnds(Ends):
     """The kernel at one end, the script at the other."""
 
     burst = BURST
+    call_time = CALL_TIME
 
-    def __init__(self, kernel: Kernel, *, mtu: int, seed: str, patience: int) -> None:
+    def __init__(self, kernel: Kernel, *, mtu: int, seed: str, limit: Micros) -> None:
         self._zero = time.monotonic_ns() // 1000
         super().__init__(mtu=mtu, seed=seed, now=Micros(0))
         self.kernel = kernel
-        self.patience = patience
+        self._limit = limit
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._last: dict[tuple[bytes, int, bytes, int], wire.Segment] = {}  # of the kernel's, by flow
 
@@ -87,6 +95,12 @@ class KernelEnds(Ends):
                     if isinstance(packet, wire.Segment):
                         self._last[_key(packet)] = packet
         self._tick()
+
+    def patience(self) -> Micros:
+        left = self._limit - self.now
+        if left <= 0:
+            raise too_long(self._limit)
+        return Micros(left)
 
     # Packets
 

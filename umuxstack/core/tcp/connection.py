@@ -412,8 +412,11 @@ class Connection(ReceiveHalf):
                 drops[Drop.AFTER_CLOSE] += 1  # after the peer's FIN: "This should not occur"
 
         # "Eighth, check the FIN bit"
-        if flags & wire.FIN and self.peer_fin < 0:
-            self.peer_fin = seq + size + (1 if flags & wire.SYN else 0)
+        if flags & wire.FIN:
+            if self.peer_fin < 0:
+                self.peer_fin = seq + size + (1 if flags & wire.SYN else 0)
+            if not size and seq > self.rcv_nxt:
+                self._send_ack(now)  # beyond a gap: a duplicate ACK (RFC 5681 4.2), as `_text` sends for data
         if self.peer_fin >= 0 and self.rcv_nxt == self.peer_fin:
             self._fin_received(now)
 
