@@ -66,6 +66,10 @@ def test_unified_sessions_are_nothing_for_a_kernel() -> None:
     assert reason("0 `true`", "--umux=unified") == "unified sessions: no kernel has them"
 
 
+def test_what_another_system_does_is_nothing_for_this_kernel() -> None:
+    assert reason("0 `true`", "--umux=legacy --personality=freebsd") == "it states what FreeBSD does"
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -23,6 +23,8 @@ def check(setup: Setup, limit: Micros) -> None:
     """Raises UnsupportedConstruct naming the reason. `limit`: how long a script may take."""
     if setup.unified:
         raise UnsupportedConstruct("unified sessions: no kernel has them")
+    if setup.personality == "freebsd":
+        raise UnsupportedConstruct("it states what FreeBSD does")
     known = set(ANSWERED)
     for action in (*setup.script.init, *(event.action for event in setup.script.events), *setup.script.cleanup):
         if isinstance(action, Command):

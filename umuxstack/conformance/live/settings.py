@@ -107,8 +107,8 @@ def _own(text: str) -> Pairs:
 def _plain(line: str) -> list[Effect]:
     effects = commands.interpret(line)
     for effect in effects:
-        if effect.policy:
-            raise UnsupportedConstruct(f"command `{' '.join(line.split()[:2])}`")
         if effect.counters or effect.counter is not None:
             raise UnsupportedConstruct("nstat")
+        if attrs.evolve(effect, link_up=None, probe="") != Effect():
+            raise UnsupportedConstruct(f"command `{' '.join(line.split()[:2])}`")
     return effects
