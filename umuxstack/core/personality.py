@@ -61,6 +61,7 @@ FREEBSD: Final = TcpPolicy(
     receive_buffer=65_536,
     receive_buffer_max=2 * 1024 * 1024,
     round_receive_buffer=True,
+    early_window_updates=True,
     send_buffer=32_768,
     connect_timeout=seconds(75),
     repeats_fin=True,

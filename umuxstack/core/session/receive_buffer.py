@@ -85,6 +85,15 @@ class Assembler:
         self._serial = 0
         self.size = 0
 
+    def known(self, start: int, end: int) -> tuple[int, int] | None:
+        """The first contiguous part of this range that is here already, if any is (RFC 2883 4)."""
+        for low, high, _ in self.ranges:
+            if low >= end:
+                break
+            if high > start:
+                return max(low, start), min(high, end)
+        return None
+
     def insert(self, start: int, chunk: Buffer) -> int:
         """Keeps what of `chunk` (its first byte at `start`) is new; returns how many bytes that were."""
         end = start + len(chunk)

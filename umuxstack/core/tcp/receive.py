@@ -120,8 +120,9 @@ class ReceiveHalf(SendHalf):
         if limit > most:
             limit = most
         edge = self.rcv_nxt + min(free, most)
-        offered = self.rcv_adv - self.rcv_nxt
-        if offered * 2 < limit and edge - self.rcv_adv >= min(limit // 2, 2 * self.mss):
+        offered, opens = self.rcv_adv - self.rcv_nxt, edge - self.rcv_adv
+        early = self.policy.early_window_updates and opens * 4 >= limit
+        if (offered * 2 < limit or early) and opens >= min(limit // 2, 2 * self.mss):
             self.ack_now = True  # a window update, once it is worth a segment (RFC 9293 MUST-39)
             self.touch()
 
@@ -140,7 +141,7 @@ class ReceiveHalf(SendHalf):
             ctx.counters.drops[Drop.AFTER_CLOSE] += 1
             self._reset_orphan(now)
             return
-        nxt = self.rcv_nxt
+        nxt, began = self.rcv_nxt, seq
         if seq < nxt:  # its beginning is old: a retransmission that overlaps
             if self.use_sack:
                 self.dsack = (seq, min(nxt, seq + end - start))
@@ -174,7 +175,8 @@ class ReceiveHalf(SendHalf):
                     self.ack_now = True
             else:
                 first = self.assembler.ranges[0]
-                if self.use_sack and first[0] < self.rcv_nxt:  # RFC 2883 4: part of it had come before
+                # RFC 2883 4: part of it had come before; of several such parts the first is reported.
+                if self.use_sack and nxt == began and first[0] < self.rcv_nxt:
                     self.dsack = (first[0], min(first[1], self.rcv_nxt))
                 # RFC 5681 4.2: "A TCP receiver SHOULD send an immediate ACK when the incoming segment fills in
                 # all or part of a gap".
@@ -189,10 +191,9 @@ class ReceiveHalf(SendHalf):
             assembler = self.assembler
             if assembler is None:
                 assembler = self.assembler = Assembler()
-            gained = assembler.insert(seq, piece(buf, start, end))
-            ctx.memory += gained
-            if gained < end - start and self.use_sack:
-                self.dsack = (seq, seq + end - start)
+            if self.use_sack:
+                self.dsack = assembler.known(seq, seq + end - start) or self.dsack
+            ctx.memory += assembler.insert(seq, piece(buf, start, end))
         self._send_ack(now)  # a duplicate ACK for each (RFC 5681 4.2), not one per batch
 
     def _close_gap(self, rx: ReceiveBuffer) -> None:
