@@ -3,7 +3,7 @@
 Times are microseconds, sizes bytes, addresses 16 packed bytes.
 """
 
-# RFC 9293 appendix B: MUST-21, MUST-25, MUST-27, MUST-28, MUST-48; UM-35.u, UM-35.y
+# RFC 9293 appendix B: MUST-21, MUST-25, MUST-27, MUST-28, MUST-48, SHLD-11; UM-35.u, UM-35.y
 
 from collections.abc import Mapping
 from typing import Final

@@ -5,7 +5,7 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 `next_deadline`. The stack never asks for the time, never blocks, calls nobody.
 """
 
-# RFC 9293 appendix B: MUST-43, MUST-44, MUST-45, MUST-46; 8504-6.1-1, 8504-6.4-2
+# RFC 9293 appendix B: MUST-43, MUST-44, MUST-45, MUST-46; 8504-6.1-1, 8504-6.4-1, 8504-6.4-2
 
 from collections.abc import Mapping
 

@@ -6,6 +6,8 @@ Owns what is ready, and decides which address a user may choose. Knows no lease:
 the pool once, and none that lies in it is held by anybody.
 """
 
+# 8504-6.2-1, 8504-6.2-2
+
 from collections.abc import Callable
 from typing import Final
 

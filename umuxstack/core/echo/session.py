@@ -1,6 +1,6 @@
 """Echo is a session like any other (UM-38): `ping` takes an EA, the pair tells it apart, the identifier is fixed."""
 
-# 4443-4.2-5
+# 4443-4.1-2, 4443-4.2-5
 
 from collections import deque
 from typing import Final

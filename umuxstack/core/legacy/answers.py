@@ -4,7 +4,7 @@ Used for shared (legacy) addresses, and for all of the prefix when the silence
 of UM-31 is switched off. ICMPv6 errors are rate-limited (RFC 4443 2.4 (f)).
 """
 
-# UM-30; 4443-3.1-3, 4443-3.1-4
+# UM-30; 4443-3.1-3, 4443-3.1-4, 4443-3.1-6, 8504-5.2-9
 
 from collections import OrderedDict
 from typing import Final

@@ -4,7 +4,7 @@ One endpoint in the local table per shared address; behind it the classic
 four-tuple. Unified sessions never come here. RFC 9293, 768, 4443, 6056.
 """
 
-# RFC 9293 appendix B: MUST-41, MUST-42; 4443-4.1-1, 4443-4.2-1, 4443-4.2-4
+# RFC 9293 appendix B: MUST-41, MUST-42; 4443-3.1-5, 4443-4.1-1, 4443-4.2-1, 4443-4.2-4
 
 from typing import Final
 

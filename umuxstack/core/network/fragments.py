@@ -5,7 +5,7 @@ pair, so one peer cannot spend another's budget. Invariant: what is kept is at
 most `total` bytes, and nothing is kept longer than 60 s.
 """
 
-# 8504-5.1-4, 8504-5.1-6
+# 8504-5.1-4, 8504-5.1-6, 8504-5.1-8, 8504-5.2-8
 
 from collections import OrderedDict
 from typing import Final

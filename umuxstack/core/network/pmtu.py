@@ -5,7 +5,8 @@ kept for its /64: the next address behind the same router starts there.
 Invariant: at most `CAPACITY` entries; none outlives `lifetime`.
 """
 
-# UM-35.v; 8201-3-2, 8201-5.2-1, 8201-5.2-3, 8201-6-2
+# UM-35.v; 8201-1-1, 8201-3-1, 8201-3-2, 8201-5.2-1, 8201-5.2-3, 8201-5.3-1, 8201-5.3-3, 8201-5.6-1, 8201-6-1,
+# 8201-6-2, 8504-5.7.1-1
 
 from collections import OrderedDict
 from typing import Final

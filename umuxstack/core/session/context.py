@@ -3,6 +3,8 @@
 One object, made by the stack and handed to each session; it decides nothing.
 """
 
+# 8504-5.1-9
+
 from collections import deque
 from typing import Final
 

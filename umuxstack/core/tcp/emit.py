@@ -4,7 +4,7 @@ Every segment that carries ACK also carries the newest window, and pays what
 acknowledgement is due. Sequence numbers are masked to 32 bits here.
 """
 
-# RFC 9293 appendix B: MUST-2, MUST-14, MUST-62, MUST-65; UM-35.g, UM-35.i
+# RFC 9293 appendix B: MUST-2, MUST-14, MUST-62, MUST-65, SHLD-5, SHLD-14; UM-35.g, UM-35.i
 
 from typing import Final
 

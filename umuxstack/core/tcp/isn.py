@@ -4,7 +4,7 @@ ISN = M + F(pair, ports, secret). The ports are constants for unified sessions a
 tell legacy ones apart. For an EA the hash alone would do: no pair ever comes back.
 """
 
-# RFC 9293 appendix B: MUST-8, MUST-9; UM-35.o
+# RFC 9293 appendix B: MUST-8, MUST-9, SHLD-1; UM-35.o
 
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.tcp.seq import MASK

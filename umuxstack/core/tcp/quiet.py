@@ -5,7 +5,7 @@ time anew (TIME-WAIT); after an abort it answers the pair with RST. An EA or one
 is never met again, so that is all; an address that may be met again follows UM-33 and RFC 6191.
 """
 
-# RFC 9293 appendix B: MUST-13; UM-35.e
+# RFC 9293 appendix B: MUST-13, MAY-2; UM-35.e
 
 from collections import deque
 from struct import Struct

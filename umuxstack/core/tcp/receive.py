@@ -5,7 +5,8 @@ RFC 2018 4, 2883. Data is acknowledged in order at the end of the batch; each
 out-of-order segment still causes an ACK of its own.
 """
 
-# RFC 9293 appendix B: MUST-31, MUST-40, MUST-59; UM-35.j, UM-35.k, UM-35.m, UM-35.x
+# RFC 9293 appendix B: MUST-31, MUST-40, MUST-59, SHLD-18, SHLD-19, SHLD-31, MAY-13; UM-35.j, UM-35.k, UM-35.m,
+# UM-35.x
 
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece

@@ -4,7 +4,8 @@ Runs once per batch and session, after everything that arrived was processed.
 Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 """
 
-# RFC 9293 appendix B: MUST-38, MUST-60, MUST-61; UM-35.k, UM-35.l, UM-35.n
+# RFC 9293 appendix B: MUST-38, MUST-60, MUST-61, SHLD-7, SHLD-15, SHLD-16, SHLD-17, SHLD-27, SHLD-28, SHLD-29,
+# SHLD-30, MAY-7, MAY-8; UM-35.k, UM-35.l, UM-35.n
 
 from umuxstack.core.errors import Reason, SessionClosed
 from umuxstack.core.session.send_buffer import SendBuffer

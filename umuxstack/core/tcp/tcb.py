@@ -5,7 +5,8 @@ State that an idle session does not need (scoreboard, buffers, loss recovery) is
 None until it is needed. Invariant: `deadline` is the earliest of the four times below.
 """
 
-# RFC 9293 appendix B: MUST-15; UM-35.i; 8200-8.3-1, 8200-8.3-2, 8201-5.4-1, 8201-5.4-4, 8201-5.4-5
+# RFC 9293 appendix B: MUST-15, SHLD-6, REC-1; UM-35.i; 8200-8.3-1, 8200-8.3-2, 8201-5.4-1, 8201-5.4-2, 8201-5.4-4,
+# 8201-5.4-5, 8504-5.1-10
 
 from typing import Final
 

@@ -5,6 +5,8 @@ connected socket's session ends at close or disconnect; any other also after a
 time without traffic. Ports choose nothing; a connected socket checks them.
 """
 
+# 8201-5.5-1, 8504-5.7.2-1
+
 from collections import deque
 from typing import Final
 

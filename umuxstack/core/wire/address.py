@@ -5,6 +5,8 @@ here but `pair`, `reversed_pair` and `in_prefix` belongs near a packet.
 RFC 4291 (kinds), RFC 5952 (text).
 """
 
+# 8504-11.1-1
+
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
