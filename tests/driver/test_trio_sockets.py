@@ -566,6 +566,30 @@ async def test_packet_info_tells_and_chooses_the_local_address(pair: Pair) -> No
 # names
 
 
+@pytest.mark.rule("8504-6.6-2", "UM-37.f")
+async def test_the_resolver_puts_first_what_our_addresses_reach_best(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order was that of the kernel's addresses, which are not in use here."""
+    names = ["fe80::1%3", "fd00::1", "2002:a00::1", "2001:db8:9::1", "2001:db8:1:7::1", "fe80::2"]
+    found = [(stdlib.AF_INET6, stdlib.SOCK_STREAM, 6, "", (name, 80, 0, 0)) for name in names]
+    monkeypatch.setattr(stdlib, "getaddrinfo", lambda *arguments: found)
+    answers = await pair.client.hostname_resolver.getaddrinfo(b"name", 80)
+    assert [answer[4][0] for answer in answers] == [
+        *("2001:db8:1:7::1", "2001:db8:9::1", "2002:a00::1", "fd00::1", "fe80::1%3", "fe80::2")
+    ]
+
+
+@pytest.mark.rule("8504-6.6-1", "UM-37.f")
+async def test_a_shared_source_can_be_asked_for_and_used(pair: Pair) -> None:
+    assert pair.server.shared_source("2001:db8:77::1") == SHARED
+    async with await pair.client.listen(80, address="2001:db8:1::80") as listener:
+        source = pair.server.shared_source("2001:db8:1::80")
+        async with await pair.server.connect("2001:db8:1::80", 80, source=source) as stream:
+            assert stream.local_address[0] == SHARED
+            await (await listener.accept()).aclose()
+
+
 async def test_the_resolver_gives_ipv6_only(pair: Pair) -> None:
     resolver = pair.client.hostname_resolver
     found = await resolver.getaddrinfo(b"::1", 80, flags=stdlib.AI_NUMERICHOST | stdlib.AI_ADDRCONFIG)

@@ -13,6 +13,7 @@ from umuxstack.core.address.lease import EA, SERVICE, SHARED, VALID, ChosenLease
 from umuxstack.core.address.pool import AddressPool
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme, scheme_for
+from umuxstack.core.address.selection import choose_source
 from umuxstack.core.census import AnySession, Census
 from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.counters import Counters
@@ -299,6 +300,16 @@ class Stack(Census):
                 door.revoke(now)
                 return
         raise NoSuchObject("no SSA waits by that address or name: it was taken, has expired, or never was")
+
+    def shared_source(self, peer: Address) -> Address:
+        """The shared address to reach `peer` from, by RFC 6724's rules (UM-37): a `source` for the verbs.
+
+        Raises AddressNotOurs when there is none.
+        """
+        found = choose_source(self.config.shared, peer)
+        if found is None:
+            raise AddressNotOurs("the stack has no shared address; without a source, a session takes an EA")
+        return found
 
     # Verbs: UDP, echo
 

@@ -34,7 +34,7 @@ from umuxstack.core.stack import Stack
 from umuxstack.core.tcp import state as st
 from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import NEVER, Address, Micros, seconds
-from umuxstack.core.wire.address import in_prefix
+from umuxstack.core.wire.address import in_prefix, to_text
 from umuxstack.driver.addresses import to_address, to_prefix
 from umuxstack.driver.clock import Clock
 from umuxstack.driver.datagrams import UmuxDatagramSocket
@@ -100,7 +100,7 @@ class Host:
             self.stack = self._recorder.make_stack(self.config, self._seed, clock.now())
         self.pump = Pump(self._link, self.stack, clock)
         self.socket_factory = UmuxSocketFactory(self)
-        self.hostname_resolver = UmuxHostnameResolver()
+        self.hostname_resolver = UmuxHostnameResolver(self.config.prefix)
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
         self.start_soon(self.pump.run)
@@ -180,6 +180,10 @@ class Host:
         """Whether `address` lies in our prefix or is one of our shared addresses."""
         config = self.config
         return in_prefix(address, config.prefix, config.prefix_length) or address in config.shared
+
+    def shared_source(self, peer: str | IPv6Address) -> str:
+        """The shared address to reach `peer` from (RFC 6724): a `source` for `connect` and `ping`."""
+        return to_text(self.stack.shared_source(to_address(peer)))
 
     # verbs
 

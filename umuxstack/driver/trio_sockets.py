@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from umuxstack.core.address.selection import order_destinations
+from umuxstack.core.units import Address
+from umuxstack.driver.addresses import to_address
 from umuxstack.driver.errno_map import os_error
 from umuxstack.driver.socket_options import SocketOptions
 from umuxstack.driver.socket_type import UmuxSocket
@@ -62,7 +65,14 @@ class UmuxSocketFactory(trio.abc.SocketFactory):
 
 
 class UmuxHostnameResolver(trio.abc.HostnameResolver):
-    """Names by the system's resolver, but only those that lead to IPv6 addresses; ours is the only network there is."""
+    """Names by the system's resolver, but only those that lead to IPv6 addresses; ours is the only network there is.
+
+    The resolver orders them as is good for the kernel's addresses; RFC 6724's rules are applied anew for ours.
+    """
+
+    def __init__(self, prefix: Address) -> None:
+        """`prefix`: where our sources are."""
+        self._source = prefix
 
     async def getaddrinfo(
         self,
@@ -79,7 +89,11 @@ class UmuxHostnameResolver(trio.abc.HostnameResolver):
         flags &= ~(stdlib.AI_ADDRCONFIG | stdlib.AI_V4MAPPED | stdlib.AI_ALL)
 
         def ask() -> list[Any]:
-            return stdlib.getaddrinfo(host, port, stdlib.AF_INET6, type, proto, flags)
+            found = stdlib.getaddrinfo(host, port, stdlib.AF_INET6, type, proto, flags)
+            addresses = [to_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+            order = order_destinations(addresses, lambda destination: self._source)
+            ranked = sorted(zip(addresses, found, strict=True), key=lambda pair: order.index(pair[0]))
+            return [entry for _, entry in ranked]
 
         return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
 

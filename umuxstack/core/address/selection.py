@@ -1,4 +1,4 @@
-"""Default address selection (RFC 6724): which shared address a packet leaves from, and which destination is tried first.
+"""Default address selection (RFC 6724): which shared address a packet leaves from, which destination is tried first.
 
 Pure: knows no stack. A session of its own has a fresh EA, and nothing to choose; a choice is there among shared
 (legacy) addresses only. Of the rules those are left out that presume what is not here: deprecated addresses, home
@@ -46,9 +46,7 @@ def choose_source(candidates: Iterable[Address], destination: Address) -> Addres
     return best
 
 
-def order_destinations(
-    destinations: Sequence[Address], source: Callable[[Address], Address | None]
-) -> list[Address]:
+def order_destinations(destinations: Sequence[Address], source: Callable[[Address], Address | None]) -> list[Address]:
     """Those to try first first (RFC 6724 6). `source`: what each would be reached from, None: it cannot be."""
 
     def rank(destination: Address) -> tuple[object, ...]:
