@@ -95,8 +95,9 @@ def test_a_section_or_a_range_in_the_code_will_do(tmp_path: Path) -> None:
     ("gaps", "complaint"),
     [
         ("", "8200-3-1 (3: A thing) has no test"),
-        ("\"8200-3-1\" = 'because'", "none of"),
-        ("\"8200-3-1\" = 'see RFC 1'", "none of"),
+        ("\"8200-3-1\" = 'because'", "must begin with"),
+        ("\"8200-3-1\" = 'see RFC 1'", "must begin with"),
+        ("\"8200-3-1\" = 'met: partly'", "which has no test"),
         ("\"8200-3-1\" = 'not met: too hard'\n\"8200-3-9\" = 'not met: too hard'", "8200-3-9, which does not exist"),
     ],
 )

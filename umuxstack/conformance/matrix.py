@@ -45,7 +45,9 @@ _TOOLS: Final = ("umuxstack/conformance", "umuxstack/testing")  # they test, the
 
 @attrs.frozen(slots=True)
 class Requirement:
-    """One line. `reason`: why there is no test ("not applicable: ...", "not met: ..."), or "see RFC ..."."""
+    """One line. `reason`: why there is no test ("not applicable: ...", "not met: ..."), "see RFC ...", or beside tests
+    "met: ...", how far.
+    """
 
     source: str  # a key of RFCS, or DESIGN
     id: str
@@ -174,10 +176,11 @@ def _stale(
     for name, reason in gaps.items():
         if name not in known:
             yield f"{GAPS} explains {name}, which does not exist"
-        elif name in tests:
-            yield f"{GAPS} explains {name}, which has a test: {min(tests[name])}"
-        if reason.partition(":")[0] not in (NOT_MET, NOT_APPLICABLE) and reason.removeprefix(SEE) not in RFCS:
-            yield f"{GAPS}: {name} says {reason!r}, which is none of 'not met: …', 'not applicable: …', 'see RFC n'"
+        elif (name in tests) != (reason.partition(":")[0] == MET):
+            shown = f"has a test: {min(tests[name])}" if name in tests else "has no test"
+            yield f"{GAPS} says of {name} {reason!r}, which {shown}"
+        if reason.partition(":")[0] not in (MET, NOT_MET, NOT_APPLICABLE) and reason.removeprefix(SEE) not in RFCS:
+            yield f"{GAPS}: {name} says {reason!r}; it must begin with met, not met, not applicable (and ':'), or see RFC"
     known |= {name.partition(".")[0] for name in known if name.startswith(DESIGN)}
     for name in sorted(tests):
         if name not in known:

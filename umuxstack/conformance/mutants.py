@@ -191,6 +191,7 @@ MUTANTS: Final = (
         _flip(tolerate_missing_timestamps=True),
         "rfc7323",
     ),
+    Mutant("r1-never-told", "nobody hears of the third retransmission", _flip(report_after=0), "rfc6298"),
     Mutant("time-wait-10s", "TIME-WAIT lasts 10 s", _flip(time_wait=seconds(10)), "time-wait"),
     Mutant("time-wait-runs-on", "a FIN does not restart it", _set(quiet.Quiet, "_restart", _nothing), "time-wait"),
     Mutant("time-wait-takes-any-syn", "RFC 6191 is off", _set(quiet.Quiet, "_is_newer", lambda *a: True), "time-wait"),
