@@ -180,7 +180,7 @@ def _stale(
             shown = f"has a test: {min(tests[name])}" if name in tests else "has no test"
             yield f"{GAPS} says of {name} {reason!r}, which {shown}"
         if reason.partition(":")[0] not in (MET, NOT_MET, NOT_APPLICABLE) and reason.removeprefix(SEE) not in RFCS:
-            yield f"{GAPS}: {name} says {reason!r}; it must begin with met, not met, not applicable (and ':'), or see RFC"
+            yield f"{GAPS} says of {name} {reason!r}; it must begin with met:, not met:, not applicable: or see RFC"
     known |= {name.partition(".")[0] for name in known if name.startswith(DESIGN)}
     for name in sorted(tests):
         if name not in known:
