@@ -112,3 +112,61 @@ def test_repaired_segments_count_as_lost() -> None:
    +0 %{ assert (tcpi_lost, tcpi_retrans, tcpi_sacked) == (0, 0, 0) }%
 """
     )
+
+
+def test_an_icmp_error_without_a_quotation_is_of_the_syn() -> None:
+    """It was unsupported. An established connection does not believe it; an echo's answer needs no line of its own."""
+    passes(
+        SERVER
+        + """
+   +0 < S 0:0(0) win 65535 <mss 1000>
+   +0 > S. 0:0(0) ack 1 <mss 1460>
+  +.1 < . 1:1(0) ack 1 win 65535
+   +0 accept(3, ..., ...) = 4
+   +0 write(4, ..., 500) = 500
+   +0 > P. 1:501(500) ack 1
+   +0 < icmp unreachable port_unreachable
+   +0 < icmp timestamp_request
+   +0 < icmp type_17 code_0
+   +0 < icmp echo_request
+ +.01 < . 1:1(0) ack 501 win 65535
+   +0 close(4) = 0
+   +0 > F. 501:501(0) ack 1
+"""
+    )
+
+
+CLIENT = """
+    0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+   +0 setsockopt(3, SOL_IP, IP_LOCAL_PORT_RANGE, [0x9c409c40], 4) = 0
+   +0 connect(3, ..., ...) = -1 EINPROGRESS (Operation now in progress)
+   +0 > S 0:0(0) <...>
+ +.01 < S. 0:0(0) ack 1 win 65535 <mss 1400,sackOK,TS val 70 ecr 0>
+   +0 > . 1:1(0) ack 1 <...>
+   +0 close(3) = 0
+   +0 > F. 1:1(0) ack 1 <...>
+ +.01 < F. 1:1(0) ack 2 win 65535 <nop,nop,TS val 71 ecr 0>
+   +0 > . 2:2(0) ack 2 <...>
+   +0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+   +0 setsockopt(3, SOL_IP, IP_LOCAL_PORT_RANGE, [0x9c409c40], 4) = 0
+"""
+
+
+def test_a_port_in_time_wait_is_not_chosen() -> None:
+    """A range of one port whose four-tuple is in TIME-WAIT: none is left, unless reuse is allowed, and then late."""
+    passes(CLIENT + "  +1 connect(3, ..., ...) = -1 EADDRNOTAVAIL (Cannot assign requested address)\n")
+    passes("`sysctl -q net.ipv4.tcp_tw_reuse=1`\n" + CLIENT + "+.9 connect(3, ..., ...) = -1 EADDRNOTAVAIL (none)\n")
+    passes("`sysctl -q net.ipv4.tcp_tw_reuse=1`\n" + CLIENT + "+1.1 connect(3, ..., ...) = -1 EINPROGRESS (now)\n")
+    sysctls = "./set_sysctls.py /proc/sys/net/ipv4/tcp_tw_reuse_delay=3 # ms"
+    passes(
+        f"`sysctl -q net.ipv4.tcp_tw_reuse=1\n{sysctls}`\n{CLIENT}+.004 connect(3, ..., ...) = -1 EINPROGRESS (now)\n"
+    )
+
+
+def test_a_route_may_narrow_the_segments() -> None:
+    (effect,) = interpret("ip route change 192.0.2.2 via 192.168.0.2 dev tun0 advmss 1400 mtu lock 1300")
+    assert effect.policy == {"mss": 1260}
+
+
+def test_a_socket_of_two_minds_is_refused() -> None:
+    passes("+0 socket(..., SOCK_STREAM, IPPROTO_UDP) = -1 EPROTONOSUPPORT (Protocol not supported)\n")

@@ -25,6 +25,7 @@ class Effect:
 
     policy: Change = attrs.field(factory=dict)
     link_up: bool | None = None
+    reuse: tuple[str, int] | None = None  # of four-tuples in TIME-WAIT: a setting's name, and its value
     probe: str = ""  # a state's name; "" no probe
     drops_time_wait: bool = False  # what is in TIME-WAIT is forgotten
     counters: bool = False  # nstat -n: from now on counters count from 0
@@ -192,8 +193,6 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_min_rtt_wlen": _nothing,
     "tcp_comp_sack_nr": _nothing,
     "tcp_comp_sack_delay_ns": _nothing,
-    "tcp_tw_reuse": _only(0, 1, 2),
-    "tcp_tw_reuse_delay": _only(1000),
     "tcp_shrink_window": _only(0),
     "tcp_rto_min_us": lambda v: {"rto_variance_min": v},
     "tcp_syn_linear_timeouts": lambda v: {"syn_linear_timeouts": v},
@@ -224,6 +223,8 @@ DEFAULTS: Final[Change] = {
     "congestion": "cubic",
     "ecn": False,
 }
+
+IPV4_HEADERS: Final = 40  # with TCP's, without options
 
 _CONGESTION: Final = {"cubic": "cubic", "reno": "newreno", "newreno": "newreno", "bbr": "bbr"}
 
@@ -296,6 +297,12 @@ def _line(line: str) -> Effect:
         return Effect(dict(DEFAULTS))
     if "setkey" in line or "tcpmd5" in line:
         raise UnsupportedConstruct("TCP MD5")
+    reuse = re.search(r"(tcp_tw_reuse(?:_delay)?)\s*[= ]\s*(\d+)\s*$", line)
+    if reuse:
+        return Effect(reuse=(reuse[1], int(reuse[2])))
+    route = re.fullmatch(r"ip\s+route\s+(?:add|change)\s.*\badvmss\s+(\d+)(?:\s+mtu\s+lock\s+(\d+))?", line)
+    if route:
+        return Effect({"mss": min(int(route[1]), int(route[2] or 1 << 16) - IPV4_HEADERS)})
     found = linux_sysctls(line)
     if found:
         return Effect(_merge(_linux_setting(name, value) for name, value in found))
@@ -329,6 +336,9 @@ def _probe(line: str) -> Effect | None:
     if match:
         name = match[1].replace("_", "-").replace("SYN-RCVD", "SYN-RECEIVED")
         return Effect(probe=name if match[2] != "0" else f"not {name}")
+    match = re.match(r"ss\b.*\sstate\s+([A-Z-]+)", line)
+    if match:
+        return Effect(probe=match[1].replace("SYN-RECV", "SYN-RECEIVED"))
     match = _NETSTAT.search(line)
     if match:
         return Effect(probe=match[1].replace("_", "-").replace("SYN-RECV", "SYN-RECEIVED"))

@@ -10,7 +10,7 @@ from typing import Final
 from umuxstack.conformance import wire
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import UnsupportedConstruct
-from umuxstack.conformance.script import IcmpPacket
+from umuxstack.conformance.script import IcmpPacket, Quoted, Sequence
 
 LONGER_HEADER: Final = 20  # IPv6's 40 octets, IPv4's 20
 
@@ -65,6 +65,11 @@ _V4_TIME: Final = {
     "exceeded_fragment_reassembly": 1,
     "frag_reass_exceeded": 1,
 }
+_V4_TYPES: Final = {0: "echo_reply", 3: "unreachable", 8: "echo_request", 11: "time_exceeded", 12: "parameter_problem"}
+_V4_OBSOLETE: Final = (
+    *("timestamp_request", "timestamp_reply", "information_request", "information_reply"),
+    *("address_mask_request", "address_mask_reply", "router_advertisement", "router_solicitation"),
+)
 _V4_PARAMETER: Final = {None: 0, "code_0": 0, "code_2": 0}
 
 
@@ -72,6 +77,8 @@ def is_lost(packet: IcmpPacket) -> bool:
     """Whether an IPv4 message means nothing in IPv6: on its way there it is dropped without a word (RFC 7915 4.2)."""
     match packet.type_name, packet.code:
         case ("redirect" | "source_quench", _) | ("unreachable", "precedence_violation"):
+            return True
+        case name, _ if name in _V4_OBSOLETE or (name.startswith("type_") and int(name[5:]) not in _V4_TYPES):
             return True
         case "parameter_problem", code:
             return code not in _V4_PARAMETER
@@ -81,6 +88,8 @@ def is_lost(packet: IcmpPacket) -> bool:
 def numbers(packet: IcmpPacket, *, ipv4: bool) -> tuple[int, int]:
     """(type, code) of RFC 4443. Raises UnsupportedConstruct."""
     name, code = packet.type_name, packet.code
+    if ipv4 and name.startswith("type_"):
+        name = _V4_TYPES.get(int(name[5:]), name)
     if ipv4 and name == "unreachable" and code in _V4_UNREACHABLE:
         return _V4_UNREACHABLE[code]
     if ipv4 and name == "time_exceeded" and code in _V4_TIME:
@@ -119,8 +128,8 @@ def build(packet: IcmpPacket, flow: Flow, source: bytes, *, ipv4: bool) -> bytes
 def _quote(packet: IcmpPacket, flow: Flow) -> bytes:
     """As much of the packet as RFC 4443 2.4 (c) asks for."""
     quoted = packet.quoted
-    if quoted is None:
-        raise UnsupportedConstruct("an ICMP error that quotes nothing")
+    if quoted is None:  # a segment of number 0: the SYN
+        quoted = Quoted("tcp", 0, Sequence(0, 0))
     ports = struct.pack(">HH", flow.local_port, flow.remote_port)
     if quoted.protocol == "tcp":
         number = 0

@@ -82,6 +82,8 @@ class NamingCalls:
             raise UnsupportedConstruct(f"socket type {plain}")
         if number(protocol) not in (0, stdlib.IPPROTO_TCP, stdlib.IPPROTO_UDP):
             raise UnsupportedConstruct(f"protocol {number(protocol)}")
+        if number(protocol) not in (0, stdlib.IPPROTO_TCP if plain == stdlib.SOCK_STREAM else stdlib.IPPROTO_UDP):
+            raise CallError(errno.EPROTONOSUPPORT)
         socket = self.table.open("stream" if plain == stdlib.SOCK_STREAM else "datagram")
         socket.blocking = not number(kind) & stdlib.SOCK_NONBLOCK
         if self.target.flow is not None and self.target.session_of(self.target.flow) is None:
@@ -203,7 +205,7 @@ class NamingCalls:
         else:
             local_port = 0 if socket.bound is None else socket.bound[1]
             source = HERE if socket.bound is None or socket.bound[0] is None else socket.bound[0]
-            socket.session = target.connect(host, port, source, local_port, policy)
+            socket.session = target.connect(host, port, source, local_port, policy, socket.ports)
         socket.connecting = True
         session = socket.session
         target.flow = target.open_flow(session.local, session.local_port, host, session.remote_port)

@@ -9,6 +9,7 @@ from umuxstack.conformance.sockets import BSD_ERRNOS
 from umuxstack.conformance.subject import Setup, Steps, Subject
 from umuxstack.conformance.target import Target
 from umuxstack.core.network.pmtu import MINIMUM
+from umuxstack.core.units import millis
 
 
 class OurStack(Subject):
@@ -35,6 +36,7 @@ class OurStack(Subject):
         )
         self.ours = setup.ours
         self.counters_from: dict[str, int] = {}
+        self.reuse: dict[str, int] = {}
 
     def start(self, call: SystemCall) -> Steps:
         return self.calls.start(call)
@@ -46,6 +48,10 @@ class OurStack(Subject):
         for effect in commands.interpret(text):
             if effect.policy:
                 self.target.change_policy(effect.policy)
+            if effect.reuse is not None:
+                self.reuse[effect.reuse[0]] = effect.reuse[1]
+                on = self.reuse.get("tcp_tw_reuse", 2) == 1  # 2: over the loopback interface only
+                self.target.reuse_after = millis(self.reuse.get("tcp_tw_reuse_delay", 1000)) if on else -1
             if effect.link_up is not None:
                 self.target.link_up = effect.link_up
             if effect.drops_time_wait:

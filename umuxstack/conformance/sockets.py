@@ -48,6 +48,7 @@ class Socket:
     told: bool = False  # the session's end was reported
     read_shut: bool = False
     linger: tuple[int, int] = (0, 0)
+    ports: tuple[int, int] | None = None  # IP_LOCAL_PORT_RANGE: the first and the last that connect() may choose
     policy: dict[str, object] = attrs.field(factory=dict)  # changes of TcpPolicy by setsockopt
     remembered: dict[tuple[int, int], object] = attrs.field(factory=dict)
     watched: dict[int, "Watch"] = attrs.field(factory=dict)  # of an epoll instance

@@ -71,6 +71,8 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
     if option == (SOL, stdlib.SO_LINGER):
         fields = list(given.values()) if isinstance(given, dict) else [0, 0]
         socket.linger = (fields[0], fields[1])  # type: ignore[assignment]
+    elif option == (0, OWN["IP_LOCAL_PORT_RANGE"]) and isinstance(given, int):
+        socket.ports = (given & 0xFFFF or 1, given >> 16 or 0xFFFF)
     elif option == (TCP, stdlib.TCP_CONGESTION):
         text = given.decode() if isinstance(given, bytes) else ""
         if text not in _CONGESTION:

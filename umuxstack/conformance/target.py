@@ -14,7 +14,7 @@ from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.spent import Spent
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
-from umuxstack.core.errors import AddressInUse
+from umuxstack.core.errors import AddressInUse, PoolExhausted
 from umuxstack.core.legacy.ports import PortMux
 from umuxstack.core.network.offload import finish
 from umuxstack.core.network.pmtu import MINIMUM
@@ -50,6 +50,7 @@ class Target(Ends):
         self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = min_mtu
         self.spent: dict[TcpSession, Spent] = {}
         self._steps = 0
+        self.reuse_after = -1  # microseconds in TIME-WAIT after which a four-tuple with timestamps may be used again
 
     # Configuration
 
@@ -138,12 +139,23 @@ class Target(Ends):
     def is_known(self, flow: Flow) -> bool:
         return self.session_of(flow) is not None
 
-    def connect(self, peer: Address, port: int, source: Address, local_port: int, policy: TcpPolicy) -> TcpSession:
-        """An active open from a port of the caller's choice (0: any), with a policy of its own. Raises LocalError."""
+    def connect(
+        self,
+        peer: Address,
+        port: int,
+        source: Address,
+        local_port: int,
+        policy: TcpPolicy,
+        ports: tuple[int, int] | None = None,
+    ) -> TcpSession:
+        """An active open from a port of the caller's choice (0: any, or one of `ports`), with a policy of its own.
+
+        Raises LocalError.
+        """
         self.stack._check_peer(peer, port)
         mux = self.stack._shared[source]
         if not local_port:
-            local_port = mux.choose_port(peer, port)
+            local_port = mux.choose_port(peer, port) if ports is None else self._choose(mux, peer, port, ports)
         key = peer + port.to_bytes(2, "big") + local_port.to_bytes(2, "big")
         holder = mux.sessions.get(key)
         if isinstance(holder, Connection):
@@ -155,6 +167,17 @@ class Target(Ends):
         connection.port = local_port
         assert isinstance(connection.handle, TcpSession)
         return connection.handle
+
+    def _choose(self, mux: PortMux, peer: Address, port: int, ports: tuple[int, int]) -> int:
+        """The first that is free, or in TIME-WAIT for as long as the setting for their reuse wants."""
+        for candidate in range(ports[0], ports[1] + 1):
+            holder = mux.sessions.get(peer + port.to_bytes(2, "big") + candidate.to_bytes(2, "big"))
+            if holder is None or (isinstance(holder, Quiet) and self._may_reuse(holder)):
+                return candidate
+        raise PoolExhausted("every port of the range is in use")
+
+    def _may_reuse(self, record: Quiet) -> bool:
+        return self.reuse_after >= 0 and record.had_timestamps and self.now - record.since >= self.reuse_after
 
     def connect_from_ea(self, peer: Address, port: int) -> TcpSession:
         return self.stack.connect(peer, port, self.now)

@@ -126,6 +126,8 @@ class TcpPolicy:
     delays_fin_ack: bool = False  # a FIN behind data that was acknowledged waits as a segment does
     answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)
     resets_by_ack: bool = False  # data after the application's close: answered as if the connection were gone
+    rack_by_sequence: bool = False  # RACK.rtt of the last range acknowledged (Linux); RFC 8985 6.2: of the latest sent
+    counts_segments: bool = False  # a window of n segments stays one of n when the path MTU shrinks (Linux)
     reduces_window: bool = False  # RFC 9438 4.6: ssthresh from the window, as Linux does, not from what is in flight
     restart_after_idle: bool = True  # RFC 5681 4.1
     tail_loss_probe: bool = True  # RFC 8985 7

@@ -394,6 +394,9 @@ class Connection(ReceiveHalf):
                 if self.use_ecn:
                     self._congestion_marks(buf, base, flags, size, ack, now)
                 self._established_ack(seq, ack, window, blocks, tsecr, not length, now)
+            elif options is not None and options.sack and self.use_sack and (self.board or self.loss is not None):
+                una = self.snd_una
+                self._late_blocks(ack, [(unwrap(first, una), unwrap(last, una)) for first, last in options.sack], now)
             if self.end_reason != Reason.NONE:
                 return
         if not self._after_ack(now):

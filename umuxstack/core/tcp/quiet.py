@@ -82,6 +82,16 @@ class Quiet(Expiring):
         return bool(self._packed[_FLAGS_AT] & _RESET)
 
     @property
+    def had_timestamps(self) -> bool:
+        return bool(self._packed[_FLAGS_AT] & _TIMESTAMPS)
+
+    @property
+    def since(self) -> Micros:
+        """When it began, or began anew."""
+        until, duration = _RECORD.unpack(self._packed)[:2]
+        return Micros(until - duration)
+
+    @property
     def ports(self) -> tuple[int, int]:
         return _RECORD.unpack(self._packed)[4:6]
 

@@ -45,6 +45,7 @@ class Recovery(Scoreboard):
         delivered = 0
         rtt = 0
         newest: Sent | None = None
+        last: Sent | None = None
         if ack > una:
             self.snd_una = ack
             self.retries = 0
@@ -65,6 +66,8 @@ class Recovery(Scoreboard):
                         sent.start = ack
                         break
                     sent.start = ack
+                    if loss is not None and not sent.rexmit and ack <= loss.high_sacked:
+                        loss.reordering = True
                 else:
                     break
                 delivered += length
@@ -73,6 +76,7 @@ class Recovery(Scoreboard):
                 else:
                     loss.lost -= length  # type: ignore[union-attr]  # so have LOST ones
                 newest = self._later(newest, sent)
+                last = sent
                 if not sent.rexmit:
                     rtt = now - sent.at
                 if sent.end > ack:
@@ -109,7 +113,7 @@ class Recovery(Scoreboard):
             if loss.dup_acks and delivered and not self.use_sack:
                 # RFC 6937 3: without SACK each duplicate has told of one segment, which is not delivered once more.
                 credit = max(delivered - loss.dup_acks * self.mss, min(delivered, self.mss))
-            self._recover(loss, ack, una, credit, newest, before, tsecr, duplicate, pure, blocks, now)
+            self._recover(loss, ack, una, credit, newest, last, before, tsecr, duplicate, pure, blocks, now)
         cc = self.cc
         if delivered and cc is not None:
             self.delivered += delivered
@@ -123,7 +127,7 @@ class Recovery(Scoreboard):
                 limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
                 cc.on_ack(credit, rtt, self.pipe, now, limited, sample)
         if loss is not None and not loss.lost and not loss.sacked and loss.phase == OPEN and not loss.probe_end:
-            if not loss.dup_acks and not loss.reordering:
+            if not loss.dup_acks and not loss.reordering and not (loss.undo_bytes > 0 and now < loss.undo_until):
                 self.loss = None  # all repaired: an orderly session carries none of this
         if ack > una or delivered:
             self._set_timer(now, restart=True)
@@ -144,8 +148,18 @@ class Recovery(Scoreboard):
         loss.reordering = True
         if loss.undo_bytes > 0:
             loss.undo_bytes -= block[1] - block[0]
-            if loss.undo_bytes <= 0 and loss.phase != OPEN:
+            if loss.undo_bytes <= 0 and (loss.phase != OPEN or now <= loss.undo_until):
                 self._undo(loss, now)
+
+    def _late_blocks(self, ack: int, blocks: list[tuple[int, int]], now: Micros) -> None:
+        """What an acknowledgement reports that was overtaken by a later one: perhaps what no other has told."""
+        if blocks[0][1] <= ack and self.loss is not None:
+            self._duplicate_reported(self.loss, blocks[0], now)
+        una = self.snd_una
+        news = [block for block in blocks if block[1] > una]
+        if news and self.board:
+            self._on_ack(una, news, -1, False, False, now)
+        self.touch()
 
     # Loss
 
@@ -156,6 +170,7 @@ class Recovery(Scoreboard):
         una: int,
         delivered: int,
         newest: Sent | None,
+        last: Sent | None,
         before: int,
         tsecr: int,
         duplicate: bool,
@@ -179,6 +194,8 @@ class Recovery(Scoreboard):
                 loss.rack_rtt = rtt
                 if (newest.at, newest.end) > (loss.rack_at, loss.rack_end):
                     loss.rack_at, loss.rack_end = newest.at, newest.end
+                if last is not None and self.policy.rack_by_sequence and not last.rexmit:
+                    loss.rack_rtt = now - last.at
         lost_before = loss.lost
         if self.use_sack:
             if loss.sacked or loss.phase != OPEN or loss.rack_at:
@@ -307,6 +324,8 @@ class Recovery(Scoreboard):
         assert cc is not None
         cc.on_recovery_end(now)
         loss.phase = OPEN
+        # The report that a repair was needless comes behind the acknowledgement that ended all (RFC 3708 4).
+        loss.undo_until = now + 2 * self.srtt
         loss.dup_acks = 0
         loss.undo_ts = -1
 

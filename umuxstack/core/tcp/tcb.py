@@ -112,6 +112,7 @@ class Loss:
         "undo_bytes",
         "undo_seq",
         "undo_ts",
+        "undo_until",
         "window",
     )
 
@@ -137,6 +138,7 @@ class Loss:
         self.undo_seq = 0  # where the first retransmission of this recovery began
         self.undo_ts = -1  # timestamp of the first retransmission: an older echo proves it needless
         self.undo_bytes = 0  # retransmitted and not yet reported as duplicate
+        self.undo_until = 0  # how long after a recovery's end such reports still count
 
 
 class Urgent:
@@ -395,8 +397,11 @@ class Tcb(Session):
         return max(min(self.peer_mss, path), SMALLEST) - (12 if self.use_ts else 0)
 
     def _set_mss(self, now: Micros) -> None:
+        before = self.mss
         self.mss = self._full_segment(now)
         if self.cc is not None:
+            if self.policy.counts_segments and self.mss < before:
+                self.cc.cwnd = max(self.cc.cwnd // before, 1) * self.mss
             self.cc.on_mss(self.mss)
 
     def _follow_path(self, now: Micros) -> None:
