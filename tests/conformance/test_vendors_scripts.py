@@ -37,7 +37,8 @@ def test_an_option_out_of_bounds_is_that_scripts_error_alone() -> None:
     """An MTU that the stack does not take ended the whole run."""
     assert run("--mtu=70000\n0 `true`\n").status is Status.ERROR
     assert run("--mtu=many\n0 `true`\n").status is Status.ERROR
-    assert run("--mtu=100\n0 `true`\n").status is Status.UNSUPPORTED
+    assert run("--mtu=60\n0 `true`\n").status is Status.UNSUPPORTED
+    assert run("--mtu=100\n--ip_version=ipv6\n0 `true`\n").status is Status.UNSUPPORTED
 
 
 def test_the_largest_mtu_of_ipv4_is_a_little_more_in_ipv6() -> None:
@@ -49,6 +50,67 @@ def test_the_largest_mtu_of_ipv4_is_a_little_more_in_ipv6() -> None:
         +0 > S 0:0(0) <mss 65495,nop,wscale 6,sackOK,TS val 1 ecr 0>
         """
     )
+
+
+def test_a_path_narrower_than_ipv6_knows_is_imitated_by_small_segments() -> None:
+    passes(
+        """
+        --mtu=110
+        0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+        +0 connect(3, ..., ...) = -1 EINPROGRESS
+        +0 > S 0:0(0) <mss 70,nop,wscale 6,sackOK,TS val 1 ecr 0>
+        +.01 < S. 0:0(0) ack 1 win 9000 <mss 900>
+        +0 > . 1:1(0) ack 1
+        +0 write(3, ..., 150) = 150
+        +0 > . 1:71(70) ack 1
+        +0 > . 71:141(70) ack 1
+        +0 > P. 141:151(10) ack 1
+        """
+    )
+
+
+def test_bsd_announces_the_path_mtu_in_ipv6_alone() -> None:
+    for version, message, before, after in (
+        ("ipv4", "unreachable frag_needed mtu 1000", 1460, 1460),
+        ("ipv6", "packet_too_big mtu 1300", 1440, 1240),
+    ):
+        passes(
+            f"""
+            --ip_version={version}
+            0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+            +0 connect(3, ..., ...) = -1 EINPROGRESS
+            +0 > S 0:0(0) <mss {before},nop,wscale 6,sackOK,TS val 1 ecr 0>
+            +0 < icmp {message} [0:0(0)]
+            +1 > S 0:0(0) <mss {after},nop,wscale 6,sackOK,TS val 1001 ecr 0>
+            """
+        )
+
+
+def test_initial_numbers_are_as_written_on_both_sides() -> None:
+    """A script may call the stack's own first number what it likes, too; after the SYN all is relative."""
+    for ours, theirs in ((0, 0), (5000, 0), (4294967295, 4294967200), (77, 4294967295)):
+        passes(
+            f"""
+            0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+            +0 connect(3, ..., ...) = -1 EINPROGRESS
+            +0 > S {ours}:{ours}(0) <...>
+            +1 > S {ours}:{ours}(0) <...>
+            +.01 < S. {theirs}:{theirs}(0) ack {(ours + 1) % 2**32} win 9000 <mss 900>
+            +0 > . 1:1(0) ack 1
+            +0 write(3, ..., 10) = 10
+            +0 > P. 1:11(10) ack 1
+            +.01 < . 1:1(0) ack 11 win 9000
+            """
+        )
+    outcome = run(
+        """
+        0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+        +0 connect(3, ..., ...) = -1 EINPROGRESS
+        +0 > S 7:7(0) <...>
+        +1 > S 8:8(0) <...>
+        """
+    )
+    assert outcome.status is Status.FAILED
 
 
 def test_numbers_are_as_written_where_there_is_no_connection() -> None:

@@ -271,7 +271,7 @@ class Packets:
                 )
                 last = following
                 merged += 1
-        flow = self._outbound_flow(actual)
+        flow = self._outbound_flow(actual, expected)
         differences = self._compare(expected, actual, flow, merged)
         if differences:
             raise Mismatch(
@@ -296,7 +296,7 @@ class Packets:
             and candidate.time - first.time <= self.wiring.tolerance
         )
 
-    def _outbound_flow(self, actual: wire.Seen) -> Flow | None:
+    def _outbound_flow(self, actual: wire.Seen, expected: Packet) -> Flow | None:
         target = self.target
         if not isinstance(actual, wire.Segment | wire.UdpDatagram):
             return target.flow
@@ -305,16 +305,18 @@ class Packets:
         if flow is None:
             flow = target.open_flow(*key)
         if isinstance(actual, wire.Segment) and actual.flags & TcpFlags.SYN:
-            self._learn_syn(flow, actual)
+            self._learn_syn(flow, actual, expected)
         return flow
 
-    def _learn_syn(self, flow: Flow, segment: wire.Segment) -> None:
+    def _learn_syn(self, flow: Flow, segment: wire.Segment, expected: Packet) -> None:
         if flow.live_local == segment.sequence:
             return
         if flow.pending_syn is not None and segment.flags & TcpFlags.ACK:
             # Of several SYNs the last one counts: a new connection took the old one's place, or none had begun.
             flow.script_remote, flow.live_remote = flow.pending_syn
         flow.live_local, flow.script_local = segment.sequence, 0
+        if isinstance(expected, TcpPacket) and expected.flags & TcpFlags.SYN and not expected.sequence.absolute:
+            flow.script_local = expected.sequence.start  # as written, like the peer's
         flow.stamps.clear()
         flow.stamp_base = None
 

@@ -140,7 +140,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     # The kernel's own runner passes --mtu=1520 for IPv6, so that segments have 1460 octets in both versions.
     kernel = name == "linux" and not ipv4 and re.search(r">[^<\n]*<mss 1460", text) is not None
     mtu = int(option("mtu") or (1520 if kernel else 1500))
-    if mtu + (LONGER_HEADER if ipv4 else 0) < pmtu.MINIMUM:
+    if mtu < (68 if ipv4 else pmtu.MINIMUM):
         raise UnsupportedConstruct(f"--mtu={mtu}: an IPv6 link carries {pmtu.MINIMUM} octets at least")
     tolerance = max(int(option("tolerance_usecs") or (1000 if ours else 4000)), settings.tolerance)
     percent = 0.0 if ours or name == "freebsd" else float(option("tolerance_percent") or 12.5)
@@ -148,6 +148,10 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     if name == "linux" and not ours:
         policy = attrs.evolve(policy, **commands.DEFAULTS)  # type: ignore[arg-type]  # the suites presume them
         policy = attrs.evolve(policy, **_presumed(text))  # type: ignore[arg-type]
+    if ipv4:
+        policy = attrs.evolve(policy, announce_path_mtu=False)  # BSD does so for IPv6 alone
+        if mtu + LONGER_HEADER < pmtu.MINIMUM:  # our link cannot be that narrow; segments can
+            policy = attrs.evolve(policy, mss=mtu - 40)
     wiring = Wiring(
         bind_port=int(option("bind_port") or 8080),
         connect_port=int(option("connect_port") or 8080),
@@ -165,7 +169,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
         f"{settings.seed} {Path(script.path).name}",
         ours,
         option("umux") == "unified",
-        mtu + (LONGER_HEADER if ipv4 else 0),
+        max(mtu + (LONGER_HEADER if ipv4 else 0), pmtu.MINIMUM),
         policy,
         wiring,
         tolerance,

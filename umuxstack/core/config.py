@@ -108,6 +108,9 @@ class TcpPolicy:
     # What mature stacks choose differently (core/personality.py); the defaults are again ours.
     bsd_options: bool = False  # the order of a SYN's options: BSD's, instead of Linux's
     announce_mss: bool = True  # RFC 9293 MAY-3; without the option the peer assumes the default
+    announce_path_mtu: bool = (
+        False  # and no more than the path is believed to carry (BSD); MUST-67: what we can receive
+    )
     mss: int = 0  # TCP_MAXSEG: announce and send no larger segment; 0: what the link carries
     rto_variance_min: Micros = millis(1)  # RFC 6298 2.3: RTO = SRTT + max(G, 4 * RTTVAR); this is G
     rto_slop: Micros = Micros(0)  # added to a measured RTO

@@ -51,6 +51,7 @@ LINUX: Final = TcpPolicy(
 FREEBSD: Final = TcpPolicy(
     congestion="cubic",
     bsd_options=True,
+    announce_path_mtu=True,
     rto_initial=seconds(1),
     rto_min=millis(30),
     rto_max=seconds(64),

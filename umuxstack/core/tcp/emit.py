@@ -121,9 +121,8 @@ class Emitter(Tcb):
         if 0 < policy.syn_options_dropped_after < self.retries and not answering:
             # Perhaps something on the path cannot bear options: BSD's last resort.
             timestamps, scale, sack_permitted = None, -1, False
-        # RFC 9293 MUST-67: what we can receive. BSD announces no more than it believes the path to carry.
         ctx = self.ctx
-        mtu = ctx.pmtu.get(self.pair[:16], now) if policy.bsd_options else ctx.config.link.mtu
+        mtu = ctx.pmtu.get(self.pair[:16], now) if policy.announce_path_mtu else ctx.config.link.mtu
         mss = mtu - HEADERS
         if policy.mss:
             mss = min(mss, policy.mss)
