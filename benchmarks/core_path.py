@@ -40,7 +40,7 @@ class Meter:
         began = time.perf_counter()
         for packet in packets:
             stack.receive(packet, 0, 0, True, now)
-        if stack.next_deadline() <= now:
+        if stack.is_due(now):
             stack.advance(now)
         for endpoint in stack.take_ready():
             if isinstance(endpoint, TcpSession):

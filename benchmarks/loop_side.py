@@ -23,6 +23,7 @@ from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import NEVER, Micros
 from umuxstack.core.wire.address import parse, to_text
+from umuxstack.driver.runtime import settle_garbage_collector
 from umuxstack.host import make_config
 
 BATCH: Final = 64
@@ -58,12 +59,13 @@ class Loop:
         poll.register(device.fileno(), select.POLLIN)
         poll.register(self.channel.fileno(), select.POLLIN)
         pending: list[tuple[bytes, bytes | bytearray | memoryview, int, int]] = []
+        settle_garbage_collector()  # as `umux up` does
         while not self.done:
             packets = device.read_batch(BATCH)
             now = self.now()
             for buf, base, gso_size, csum_ok in packets:
                 receive(buf, base, gso_size, csum_ok, now)
-            if stack.pool.filling or stack.next_deadline() <= now:
+            if stack.is_due(now):
                 stack.advance(now)
             for endpoint in stack.take_ready():
                 self.on_ready(endpoint, now)

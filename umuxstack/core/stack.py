@@ -171,9 +171,23 @@ class Stack(Census):
     def take_events(self) -> list[Event]:
         """What happened to leases, listeners and sessions since the last call, in order."""
         events = self._ctx.events
-        taken = [Event(*raw) for raw in events]
+        taken = []
+        for time, kind, whose, pair, reason in events:
+            name, address, label = (whose.name, whose.address, whose.label) if isinstance(whose, Lease) else whose
+            peer = None if pair is None else Address(pair[:16])
+            taken.append(Event(time, kind, name, address, peer, reason, label))
         events.clear()
         return taken
+
+    def is_due(self, now: Micros) -> bool:
+        """Whether `advance` has something to do now. Cheaper than `next_deadline`, for who does not sleep anyway."""
+        ctx = self._ctx
+        if ctx.timers.is_due(now) or ctx.sweep_at <= now or self.pool.filling:
+            return True
+        for queue in ctx.quiet.values():
+            if queue and queue[0].expires() <= now:
+                return True
+        return len(self._reassembly) > 0 and self._reassembly.next_deadline() <= now
 
     def next_deadline(self) -> Micros:
         """When `advance` must be called next, at the latest; NEVER if nothing waits."""
@@ -262,7 +276,7 @@ class Stack(Census):
             listener = ServiceListener(ctx, number, name, port, backlog, lease)
             ctx.demux.locals[address] = listener
         self._listeners[number] = listener
-        ctx.events.append((now, EventKind.LISTEN, name, address, None, Reason.NONE, listener.kind))
+        ctx.events.append((now, EventKind.LISTEN, (name, address, listener.kind), None, Reason.NONE))
         return listener
 
     def das(

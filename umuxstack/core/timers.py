@@ -32,6 +32,11 @@ class Timers:
             self._serial += 1
             heappush(self._heap, (deadline, self._serial, endpoint))
 
+    def is_due(self, now: Micros) -> bool:
+        """Whether `expire` has something to do at `now`, be it only to repair the heap."""
+        heap = self._heap
+        return bool(heap) and heap[0][0] <= now
+
     def next_deadline(self) -> Micros:
         """When `expire` has something to do next. May be early, for entries that are stale; never late."""
         heap = self._heap

@@ -12,7 +12,7 @@ from umuxstack.core.errors import Drop, MessageTooLong, Reason, SessionClosed
 from umuxstack.core.events import EventKind
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Session
-from umuxstack.core.units import ICMPV6, Address, Micros
+from umuxstack.core.units import ICMPV6, Micros
 from umuxstack.core.wire import icmpv6
 from umuxstack.core.wire.checksum import checksum_ok
 
@@ -42,7 +42,7 @@ class EchoSession(Session):
         self.sequence = 0
         self._pending: dict[int, Micros] = {}
         self._replies: deque[EchoReply] = deque(maxlen=OUTSTANDING)
-        ctx.note(now, EventKind.SESSION_OPENED, lease, Address(pair[:16]))
+        ctx.note(now, EventKind.SESSION_OPENED, lease, pair)
 
     @property
     def readable(self) -> bool:
@@ -121,7 +121,7 @@ class EchoSession(Session):
         self.end_reason = Reason.CLOSED
         self.unregister()
         ctx = self.ctx
-        ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(self.pair[:16]), Reason.CLOSED)
+        ctx.note(now, EventKind.SESSION_ENDED, self.lease, self.pair, Reason.CLOSED)
         if self.stage is None:
             ctx.end_lease(self.lease, now, Reason.CLOSED)
         ctx.wake(self)

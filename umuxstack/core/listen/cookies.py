@@ -13,6 +13,7 @@ from umuxstack.core.errors import Drop
 from umuxstack.core.listen.listener import Syn
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Door, Stage
+from umuxstack.core.tcp.isn import flow_label, session_secret
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession
 from umuxstack.core.tcp.tcb import DEFAULT_MSS, HEADERS
@@ -45,7 +46,8 @@ class CookieJar:
         cookie = self._cookie(pair, local_port, remote_port, seq, now // _PERIOD, index)
         tail = tcp_options.syn(ctx.config.link.mtu - HEADERS, window_scale=-1, sack_permitted=False, timestamps=None)
         length = 20 + len(tail)
-        flow, hop_limit = ctx.entropy.keyed_hash(pair) >> 44, hop_limit or ctx.config.hop_limit
+        flow = flow_label(session_secret(ctx.entropy, pair, local_port << 16 | remote_port))
+        hop_limit = hop_limit or ctx.config.hop_limit
         header = wire.build(
             0x60000000 | flow, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
             cookie, seq + 1 & MASK, (5 + len(tail) // 4) << 12 | wire.SYN | wire.ACK, 65535,

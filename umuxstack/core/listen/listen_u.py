@@ -8,6 +8,8 @@ client's sessions, is gone; or until nobody came.
 
 # UM-22
 
+from typing import Final
+
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind
@@ -20,6 +22,8 @@ from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.units import NEVER, Address, Micros
 
+_LISTEN_U_ENDED: Final = EventKind.LISTEN_U_ENDED
+_NO_REASON: Final = Reason.NONE
 Prefix = tuple[Address, int]
 
 
@@ -161,7 +165,7 @@ class ListenU(Door):
         self.parent.enqueue(session)
         if self.state == states.SPENT:
             session.door = None
-            self._leave(Reason.NONE, now)
+            self._leave(_NO_REASON, now)
         return True
 
     def on_ended(self, session: Session, now: Micros) -> None:
@@ -215,4 +219,4 @@ class ListenU(Door):
         if ctx.demux.locals.get(self.lease.address) is self:
             del ctx.demux.locals[self.lease.address]
         self.parent.forget_child(self)
-        ctx.note(now, EventKind.LISTEN_U_ENDED, self.lease, reason=reason)
+        ctx.note(now, _LISTEN_U_ENDED, self.lease, None, reason)

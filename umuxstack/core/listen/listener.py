@@ -70,7 +70,7 @@ class Listener(Door):
         self._retire(now)
         while self.queue:
             self.queue.popleft().abort(now)
-        self.ctx.events.append((now, EventKind.LISTENER_CLOSED, self.name, None, None, Reason.NONE, ""))
+        self.ctx.events.append((now, EventKind.LISTENER_CLOSED, (self.name, None, ""), None, Reason.NONE))
         self.ctx.wake(self)
 
     def _retire(self, now: Micros) -> None:

@@ -62,7 +62,8 @@ class Endpoint(Waitable):
     __slots__ = ("armed", "deadline")
 
     def __init__(self) -> None:
-        super().__init__()
+        self.ready = False  # as Waitable's: a call less for each session
+        self.owner = None
         self.deadline: Micros = NEVER
         self.armed: Micros = NEVER  # the time for which it stands in the timer heap
 

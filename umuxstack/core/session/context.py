@@ -33,9 +33,14 @@ length. 0: the checksum is complete.
 TraceLine = tuple[Micros, str, object, tuple[object, ...]]
 """(time, kind, session, values) of one thing that a TCP session did; see docs/tracing.md."""
 
-RawEvent = tuple[Micros, EventKind, str, Address | None, Address | None, Reason, str]
+RawEvent = tuple[Micros, EventKind, Lease | tuple[str, Address | None, str], bytes | None, Reason]
+"""(time, kind, whose, pair or peer, reason) of an `Event`, which is made when somebody asks: whose is a lease, or a
+name, an address and a label."""
 
 
+_NO_REASON: Final = Reason.NONE
+_RETIRING: Final = EventKind.LEASE_RETIRING
+_ENDED: Final = EventKind.LEASE_ENDED
 SWEEP: Final = seconds(1)  # between two looks at every session that is awake …
 LONGEST_SWEEP: Final = seconds(64)  # … and when look after look finds none that may be packed
 SWEEP_BATCH: Final = 256  # sessions per look: under 2 ms
@@ -175,23 +180,23 @@ class Context:
         self.counters.drops[reason] += 1
 
     def note(
-        self, now: Micros, kind: EventKind, lease: Lease, peer: Address | None = None, reason: Reason = Reason.NONE
+        self, now: Micros, kind: EventKind, lease: Lease, pair: bytes | None = None, reason: Reason = _NO_REASON
     ) -> None:
-        """Records a moment in a lease's or session's life."""
-        self.events.append((now, kind, lease.name, lease.address, peer, reason, lease.label))
+        """Records a moment in a lease's life, or in that of the session with this `pair`."""
+        self.events.append((now, kind, lease, pair, reason))
 
     def retire(self, lease: Lease, now: Micros, pair: bytes = b"") -> None:
         """The application has closed the session with `pair`; TCP still finishes (UM-8)."""
         if lease.state == VALID and lease.close_for(pair):
             lease.on(CLOSED)
-            self.note(now, EventKind.LEASE_RETIRING, lease)
+            self.note(now, _RETIRING, lease)
 
-    def end_lease(self, lease: Lease, now: Micros, reason: Reason = Reason.NONE, pair: bytes = b"") -> None:
+    def end_lease(self, lease: Lease, now: Micros, reason: Reason = _NO_REASON, pair: bytes = b"") -> None:
         """The session with `pair` is gone, and the address dies here, if no other session has it (UM-7)."""
         if not lease.finish_for(pair):
             self.retire(lease, now, pair)
         elif self.leases.end(lease):
-            self.note(now, EventKind.LEASE_ENDED, lease, reason=reason)
+            self.note(now, _ENDED, lease, None, reason)
 
 
 class Expiring(Receiver):

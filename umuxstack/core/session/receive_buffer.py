@@ -12,11 +12,12 @@ from umuxstack.core.units import Buffer
 
 # A slice this much smaller than the packet it came in is copied, so that it does not keep the packet alive.
 _WORTH_KEEPING: Final = 2
+SMALL: Final = 4096  # and so is what is not worth a view
 
 
 def piece(buf: bytes, start: int, end: int) -> Buffer:
     """The payload `buf[start:end]`: a view where that wastes little, else a copy."""
-    if (end - start) * _WORTH_KEEPING < len(buf) or end - start < 4096:
+    if (end - start) * _WORTH_KEEPING < len(buf) or end - start < SMALL:
         return buf[start:end]
     return memoryview(buf)[start:end]
 
@@ -48,10 +49,15 @@ class ReceiveBuffer:
         if not chunks or limit <= 0:
             return b""
         first = chunks[0]
-        if len(first) > limit:
+        size = len(first)
+        if size > limit:
             chunks[0] = memoryview(first)[limit:]
             self.size -= limit
             return bytes(first[:limit])
+        if size == self.size:
+            chunks.clear()
+            self.size = 0
+            return first if type(first) is bytes else bytes(first)
         parts: list[Buffer] = []
         room = limit
         while chunks and len(chunks[0]) <= room:

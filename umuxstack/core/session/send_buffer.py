@@ -25,25 +25,26 @@ class SendBuffer:
         self.marks: list[int] = []  # where records end (MSG_EOR); hardly ever any
 
     def append(self, data: Buffer) -> None:
-        """Keeps `data`, which must not change any more, unless it is small."""
+        """Keeps `data`, which must not change any more, or gathers it with its neighbours if it is small."""
         chunks = self._chunks
-        if len(data) < _SMALL:
-            if chunks:
-                last = chunks[-1]
-                if type(last) is bytearray and len(last) < _GATHER:
-                    last += data
-                    self.end += len(data)
-                    return
-            chunks.append(bytearray(data))
-        else:
-            chunks.append(data)
+        size = len(data)
+        if chunks and size < _SMALL:
+            last = chunks[-1]
+            length = len(last)
+            if length < _SMALL or (type(last) is bytearray and length < _GATHER):
+                if type(last) is not bytearray:
+                    last = chunks[-1] = bytearray(last)
+                last += data
+                self.end += size
+                return
+        chunks.append(data if size >= _SMALL or type(data) is bytes else bytes(data))
         self._positions.append(self.end)
-        self.end += len(data)
+        self.end += size
 
     def slice(self, start: int, end: int) -> Buffer:
         """The bytes from `start` to `end`, both within the buffer; a view of the chunk where one holds them all."""
         positions = self._positions
-        index = bisect_right(positions, start) - 1
+        index = bisect_right(positions, start) - 1 if len(positions) > 1 else 0
         chunk = self._chunks[index]
         at = start - positions[index]
         length = end - start
@@ -71,6 +72,12 @@ class SendBuffer:
         """Everything before `upto` is acknowledged."""
         self.start = upto
         chunks, positions = self._chunks, self._positions
+        if upto == self.end:
+            chunks.clear()
+            positions.clear()
+            if self.marks:
+                self.marks.clear()
+            return
         done = 0
         while done < len(chunks) and positions[done] + len(chunks[done]) <= upto:
             done += 1

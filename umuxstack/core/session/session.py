@@ -54,7 +54,7 @@ class Session(Sender):
 
     @property
     def ended(self) -> bool:
-        return self.end_reason != Reason.NONE
+        return bool(self.end_reason)
 
     def touch(self) -> None:
         """Asks for a turn of `output` at the end of the batch."""

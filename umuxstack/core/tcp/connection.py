@@ -8,7 +8,6 @@ Unified rules that differ from the RFC are named where they act (UM-23, UM-33).
 # SHLD-8, SHLD-12, SHLD-21, SHLD-22, SHLD-25, SHLD-26, MAY-1, MAY-5, MAY-12; UM-35.a, UM-35.b, UM-35.c, UM-35.d,
 # UM-35.e, UM-35.h, UM-35.t, UM-35.u, UM-35.w; 4443-5.2-1, 8201-5.2-7, 8201-5.4-6, 8201-5.4-7, 8504-5.12-1
 
-from struct import Struct
 from typing import Final, Self
 
 from umuxstack.core.address.lease import Lease
@@ -21,18 +20,19 @@ from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, make
 from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.quiet import Quiet, remember
-from umuxstack.core.tcp.receive import ReceiveHalf
+from umuxstack.core.tcp.receive import MORE_TO_COME, ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
 from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, PUSH, SMALLEST, Loss
-from umuxstack.core.units import NEVER, TCP, Address, Micros, seconds
+from umuxstack.core.units import NEVER, TCP, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok
 
+_ESTABLISHED: Final = EventKind.SESSION_ESTABLISHED
 _ORDINARY: Final = 0x8010  # 32 bytes of header, ACK
-_TIMES: Final = Struct(">III")
-_FIELDS = wire.FIELDS.unpack_from
+_FIELDS = wire.FIELDS_OF_SESSION.unpack_from
+_FIELDS_WITH_TIMESTAMP = wire.FIELDS_WITH_TIMESTAMP.unpack_from
 _CHALLENGE_BURST: Final = seconds(1)
 _PAWS_IDLE: Final = seconds(24 * 24 * 3600)  # RFC 7323 5.5: after 24 days without traffic the old value is no guide
 
@@ -58,7 +58,7 @@ class Connection(ReceiveHalf):
         self.snd_nxt = self.iss + 1
         self._send_syn(now)
         self._start_handshake_timer(now)
-        ctx.note(now, EventKind.SESSION_OPENED, lease, Address(pair[:16]))
+        ctx.note(now, EventKind.SESSION_OPENED, lease, pair)
         return self
 
     @classmethod
@@ -152,37 +152,25 @@ class Connection(ReceiveHalf):
             counters.drops[Drop.BAD_CHECKSUM] += 1
             return
         counters.segments_in += 1
-        sport, dport, seq, ack, bits, window, _, urgent = _FIELDS(buf, offset)
-        if sport != self.remote_port or dport != self.local_port:
-            self._other_ports(buf, base, offset, end, sport, dport, seq, bits, now)
+        if size >= 32:
+            ports, seq, ack, bits, window, _, urgent, head, tsval, tsecr = _FIELDS_WITH_TIMESTAMP(buf, offset)
+        else:
+            ports, seq, ack, bits, window, _, urgent, head, tsval, tsecr = *_FIELDS(buf, offset), 0, 0, 0
+        if ports != self.ports:
+            self._other_ports(buf, base, offset, end, ports >> 16, ports & 0xFFFF, seq, bits, now)
             return
         self.heard_at = now
         if self.ctx.trace is not None:
             self.ctx.clock = now
-        if (
-            bits & 0xFFF7 == _ORDINARY
-            and self.use_ts
-            and self.state == st.ESTABLISHED
-            and seq == self.rcv_nxt & MASK
-            and size >= 32
-            and not self.use_ecn
-        ):
-            head, tsval, tsecr = _TIMES.unpack_from(buf, offset + 20)
-            if head == wire.TIMESTAMP_HEAD and (tsval - self.ts_recent) & MASK < 0x80000000:
+        if head == wire.TIMESTAMP_HEAD and bits & 0xFFF6 == _ORDINARY and self.use_ts and not self.use_ecn:
+            nxt = self.rcv_nxt
+            una = self.snd_una
+            acked = ack - una & MASK
+            if seq == nxt & MASK and (tsval - self.ts_recent) & MASK < 0x80000000 and acked <= self.snd_nxt - una:
                 # The path that nearly all segments take: in order, nothing but a timestamp (RFC 7323 5).
-                una = self.snd_una
-                ack = unwrap(ack, una)
-                if una <= ack <= self.snd_nxt:
-                    if self.last_ack_sent >= self.rcv_nxt:
-                        self.ts_recent = tsval
-                        self.ts_recent_at = now
-                    window <<= self.snd_wscale
-                    if window != self.snd_wnd or ack != una or self.board:
-                        self._established_ack(self.rcv_nxt, ack, window, None, tsecr, size == 32, now)
-                    if size > 32:
-                        self._text(buf, offset + 32, end, self.rcv_nxt, gso_size, now)
-                        if self.rcv_nxt == self.peer_fin:  # a FIN had overtaken this
-                            self._fin_received(now)
+                if self._in_order(
+                    buf, offset + 32, end, bits & wire.FIN, una + acked, window, tsval, tsecr, gso_size, now
+                ):
                     return
         header = (bits >> 12) * 4
         if header < 20 or header > size:
@@ -192,6 +180,60 @@ class Connection(ReceiveHalf):
             self._in_syn_sent(buf, offset, end, header, seq, ack, bits & 0xFF, window, now)
             return
         self._segment(buf, base, offset, end, header, seq, ack, bits & 0xFF, window, urgent, gso_size, now)
+
+    def _in_order(
+        self,
+        buf: bytes,
+        start: int,
+        end: int,
+        fin: int,
+        ack: int,
+        window: int,
+        tsval: int,
+        tsecr: int,
+        gso_size: int,
+        now: Micros,
+    ) -> bool:
+        """`_segment` for the next segment in order, that acknowledges what was sent and is all in the window.
+
+        False: it needs a closer look; nothing was done.
+        """
+        state = self.state
+        nxt = self.rcv_nxt
+        if state < st.ESTABLISHED:
+            if state != st.SYN_RECEIVED or ack != self.snd_nxt or self.door is None or fin:
+                return False
+        elif (fin or start < end) and (state not in MORE_TO_COME or nxt + end - start + fin > self.rcv_adv):
+            return False
+        if self.last_ack_sent >= nxt:
+            self.ts_recent = tsval
+            self.ts_recent_at = now
+        if state == st.SYN_RECEIVED:
+            if not self._handshake_done(ack, nxt, window, tsecr, now):
+                return True
+        else:
+            window <<= self.snd_wscale
+            if ack > self.snd_una and window == self.snd_wnd and self.loss is None:
+                self.snd_wl1 = nxt
+                self.snd_wl2 = ack
+                self._on_plain_ack(ack, tsecr, now)
+                tx = self.tx
+                if (tx is not None and self.snd_nxt < tx.end) or self.fin_queued:
+                    self.hold = 0
+                    self.touch()
+            elif window != self.snd_wnd or self.board:
+                self._established_ack(nxt, ack, window, None, tsecr, start == end and not fin, now)
+            if state >= st.FIN_WAIT_1 and not self._after_ack(now):
+                return True
+        if start < end:
+            self._text(buf, start, end, nxt, gso_size, now)
+            if self.end_reason:
+                return True
+        if fin and self.peer_fin < 0:
+            self.peer_fin = nxt + end - start
+        if self.rcv_nxt == self.peer_fin:  # now, or a FIN had overtaken this
+            self._fin_received(now)
+        return True
 
     def _in_syn_sent(
         self, buf: bytes, offset: int, end: int, header: int, seq: int, ack: int, flags: int, window: int, now: Micros
@@ -237,9 +279,11 @@ class Connection(ReceiveHalf):
             if end > start:  # "continue processing at the sixth step"
                 self.rcv_adv = self.rcv_nxt + min(self.rcv_limit, 65535)  # what our SYN offered
                 self._text(buf, start, end, self.rcv_nxt, 0, now)
-                if self.end_reason != Reason.NONE:
+                if self.end_reason:
                     return
-            self._send_ack(now)
+            # "form an ACK segment … and send it. Data or controls that were queued for transmission MAY be included":
+            # it goes at the end of this batch, with what the application writes when it hears of the connection.
+            self.ack_now = True
             self.touch()
             return
         self._opened_by_both(buf, start, end, flags, now)
@@ -277,7 +321,7 @@ class Connection(ReceiveHalf):
             self.aux_at = Micros(now + policy.keepalive_idle)
         self._arm()
         ctx = self.ctx
-        ctx.note(now, EventKind.SESSION_ESTABLISHED, self.lease, Address(self.pair[:16]))
+        ctx.note(now, _ESTABLISHED, self.lease, self.pair)
         ctx.stay_awake(self, now)
         self._wake()
 
@@ -370,7 +414,8 @@ class Connection(ReceiveHalf):
                 self._send_rst(ack, ack=False, now=now)
                 return
             self._take_stamp(options, seq, now)
-            if not self._handshake_done(ack, seq, window, options, now):
+            tsecr = options.tsecr if options is not None and options.timestamp else -1
+            if not self._handshake_done(ack, seq, window, tsecr, now):
                 return
         else:
             window <<= self.snd_wscale
@@ -397,7 +442,7 @@ class Connection(ReceiveHalf):
             elif options is not None and options.sack and self.use_sack and (self.board or self.loss is not None):
                 una = self.snd_una
                 self._late_blocks(ack, [(unwrap(first, una), unwrap(last, una)) for first, last in options.sack], now)
-            if self.end_reason != Reason.NONE:
+            if self.end_reason:
                 return
         if not self._after_ack(now):
             return
@@ -410,7 +455,7 @@ class Connection(ReceiveHalf):
         if size:
             if state in (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2):
                 self._text(buf, start, end, seq, gso_size, now)
-                if self.end_reason != Reason.NONE:
+                if self.end_reason:
                     return
             else:
                 drops[Drop.AFTER_CLOSE] += 1  # after the peer's FIN: "This should not occur"
@@ -454,13 +499,11 @@ class Connection(ReceiveHalf):
         refused = self.state == st.SYN_RECEIVED
         self.finish(Reason.REFUSED if refused else Reason.RESET, now)
 
-    def _handshake_done(
-        self, ack: int, seq: int, window: int, options: tcp_options.Options | None, now: Micros
-    ) -> bool:
-        """SYN-RECEIVED → ESTABLISHED. False when the session did not survive it."""
+    def _handshake_done(self, ack: int, seq: int, window: int, tsecr: int, now: Micros) -> bool:
+        """SYN-RECEIVED → ESTABLISHED. False when the session did not survive it. `tsecr`: -1 without timestamps."""
         self.snd_una = ack
-        if options is not None and options.timestamp and self.use_ts:
-            elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
+        if tsecr >= 0 and self.use_ts:
+            elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
             if elapsed < 60_000_000:
                 self._measured(max(elapsed, 1000))
         elif not self.retries and self.rto_kind == HANDSHAKE:  # of a cookie nobody knows when it was sent
@@ -694,7 +737,7 @@ class Connection(ReceiveHalf):
     # Deadlines
 
     def on_deadline(self, now: Micros) -> None:
-        if self.end_reason != Reason.NONE:
+        if self.end_reason:
             return
         if self.ack_at <= now:
             self.ack_at = NEVER
@@ -719,7 +762,7 @@ class Connection(ReceiveHalf):
             self._arm()
 
     def _is_over(self) -> bool:
-        return self.end_reason != Reason.NONE
+        return bool(self.end_reason)
 
     def _handshake_timeout(self, now: Micros) -> None:
         self.retries += 1
@@ -779,13 +822,14 @@ class Connection(ReceiveHalf):
         if "traffic_class" in changes:
             self.first_word = self.first_word & ~0xFC00000 | self.policy.traffic_class >> 2 << 22
         if "hop_limit" in changes:
-            self.hop_limit = self.policy.hop_limit or self.ctx.config.hop_limit
+            pair = self.pair
+            self.same = wire.SAME.pack(TCP, self.hop_limit, pair[16:], pair[:16], self.local_port, self.remote_port)
         if "receive_buffer" in changes:
             self.rcv_limit = max(self.policy.receive_buffer, self.mss)
 
     def shutdown(self, now: Micros) -> None:
         """Half-close: FIN after what was written (RFC 9293 3.10.4). Calling it again does nothing."""
-        if self.fin_queued or self.end_reason != Reason.NONE:
+        if self.fin_queued or self.end_reason:
             return
         self.fin_queued = True
         if self.state < st.ESTABLISHED:
@@ -802,7 +846,7 @@ class Connection(ReceiveHalf):
         self.orphan = True
         unread = (self.rx is not None and self.rx.size) or self.assembler is not None
         self._drop_receive_side()
-        if self.end_reason != Reason.NONE:
+        if self.end_reason:
             return
         if self.state == st.SYN_RECEIVED and self.door is None:
             self.fin_queued = True  # RFC 9293 3.10.4: a simultaneous open completes, then FIN
@@ -826,7 +870,7 @@ class Connection(ReceiveHalf):
         """RST to the peer, and gone (RFC 9293 3.10.5)."""
         self.orphan = True
         self._drop_receive_side()
-        if self.end_reason == Reason.NONE:
+        if not self.end_reason:
             self._abort(Reason.ABORTED, now)
 
     def _abort(self, reason: Reason, now: Micros) -> None:
@@ -843,7 +887,7 @@ class Connection(ReceiveHalf):
         delivered = self.orphan and self.state == st.FIN_WAIT_2
         self.orphan = True
         self._drop_receive_side()
-        if self.end_reason == Reason.NONE:
+        if not self.end_reason:
             if delivered:  # RST would take from the peer what it has not read yet
                 self.finish(Reason.STACK_CLOSED, now)
             elif self.state >= st.ESTABLISHED:

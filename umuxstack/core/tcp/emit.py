@@ -10,6 +10,7 @@ from typing import Final
 
 from umuxstack.core.session.context import Context
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.isn import flow_label, session_secret, timestamp_offset
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import HEADERS, Tcb
 from umuxstack.core.units import NEVER, TCP, Buffer, Micros
@@ -19,6 +20,8 @@ from umuxstack.core.wire.checksum import pseudo_sum
 
 ECT0: Final = 2 << 20  # RFC 3168 5: ECN-capable transport, in the traffic class
 
+_build_with_timestamp = wire.build_segment_with_timestamp
+
 
 class Emitter(Tcb):
     """Segments out."""
@@ -27,9 +30,8 @@ class Emitter(Tcb):
 
     def _emit(self, flags: int, seq: int, payload: Buffer, gso_size: int, now: Micros, first_word: int) -> None:
         """One segment or super-segment with ACK, in the shape that ordinary segments have."""
-        ctx = self.ctx
-        pair = self.pair
         window = self._window()
+        rcv_nxt = self.rcv_nxt
         size = len(payload)
         if self.ce_seen:
             flags |= wire.ECE
@@ -39,33 +41,29 @@ class Emitter(Tcb):
             flags |= wire.URG
         if self.use_ts:
             length = 32 + size
-            header = wire.build_with_timestamp(
-                first_word, length, TCP, self.hop_limit, pair[16:], pair[:16],
-                self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x8000 | flags, window,
+            header = _build_with_timestamp(
+                first_word, length, self.same, seq & MASK, rcv_nxt & MASK, 0x8000 | flags, window,
                 (self.psum + length) % 65535, urgent,
                 wire.TIMESTAMP_HEAD, (now // 1000 + self.ts_offset) & MASK, self.ts_recent,
             )  # fmt: skip
         else:
             length = 20 + size
-            header = wire.build(
-                first_word, length, TCP, self.hop_limit, pair[16:], pair[:16],
-                self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK, 0x5000 | flags, window,
+            header = wire.build_segment(
+                first_word, length, self.same, seq & MASK, rcv_nxt & MASK, 0x5000 | flags, window,
                 (self.psum + length) % 65535, urgent,
             )  # fmt: skip
         self.out.append((header, payload, gso_size, wire.CHECKSUM))
-        self.last_ack_sent = self.rcv_nxt
+        self.last_ack_sent = rcv_nxt
         self.ack_due = 0
         self.ack_now = False
         self.ack_at = NEVER
-        counters = ctx.counters
-        counters.segments_out += 1 if not gso_size else -(-size // gso_size)
+        self.ctx.counters.segments_out += 1 if not gso_size else -(-size // gso_size)
 
     def _emit_with_options(self, flags: int, seq: int, options: bytes, window: int, payload: Buffer = b"") -> None:
         """A segment in any other shape: SYN, SACK, RST."""
         length = 20 + len(options) + len(payload)
-        header = wire.build(
-            self.first_word, length, TCP, self.hop_limit, self.pair[16:], self.pair[:16],
-            self.local_port, self.remote_port, seq & MASK, self.rcv_nxt & MASK if flags & wire.ACK else 0,
+        header = wire.build_segment(
+            self.first_word, length, self.same, seq & MASK, self.rcv_nxt & MASK if flags & wire.ACK else 0,
             (5 + len(options) // 4) << 12 | flags, window, (self.psum + length) % 65535, 0,
         )  # fmt: skip
         self.out.append((header + options, payload, 0, wire.CHECKSUM))
@@ -153,11 +151,10 @@ class Emitter(Tcb):
 
     def _offered_scale(self) -> int:
         """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""
-        scale = 0
-        if self.policy.window_scaling:
-            while 65535 << scale < self.policy.receive_buffer_max and scale < 14:
-                scale += 1
-        return scale
+        if not self.policy.window_scaling:
+            return 0
+        # The smallest with 65535 << scale >= receive_buffer_max
+        return min((-(-self.policy.receive_buffer_max // 65535) - 1).bit_length(), 14)
 
     def _send_rst(self, seq: int, *, ack: bool, now: Micros) -> None:
         # RFC 7323 3.2: the option "SHOULD be sent in an <RST> segment"; not in one that answers a bad ACK.
@@ -173,23 +170,27 @@ class Emitter(Tcb):
         RFC 9293 3.8.6.2.2 (MUST-39): an advance of less than a segment, or half the buffer, waits.
         """
         rx = self.rx
-        free = self.rcv_limit if rx is None else self.rcv_limit - rx.size
-        edge = self.rcv_nxt + free
-        before = self.rcv_adv
-        step = edge - before
-        if step >= self.mss or 2 * step >= self.rcv_limit or (self.policy.round_receive_buffer and free >= self.mss):
-            self.rcv_adv = max(edge, self.rcv_adv)  # BSD offers whatever there is, as long as it is a segment
+        limit = self.rcv_limit
+        nxt = self.rcv_nxt
+        before = adv = self.rcv_adv
+        free = limit if rx is None else limit - rx.size
+        step = nxt + free - adv
+        if step > 0 and (
+            step >= self.mss or 2 * step >= limit or (self.policy.round_receive_buffer and free >= self.mss)
+        ):
+            adv += step  # BSD offers whatever there is, as long as it is a segment
         scale = self.rcv_wscale
-        window = (self.rcv_adv - self.rcv_nxt + (1 << scale) - 1) >> scale
+        window = (adv - nxt + (1 << scale) - 1) >> scale
         if window > 65535:  # more than the field can say was not offered (BSD takes it all the same)
             window = 65535
-            if not self.policy.round_receive_buffer:
-                self.rcv_adv = self.rcv_nxt + (window << scale)
+            self.rcv_adv = adv if self.policy.round_receive_buffer else nxt + (window << scale)
             return window
         # Rounded up, or the right edge would move back (RFC 7323 2.4); so what the rounding promises must be taken.
-        if self.policy.round_receive_buffer and self.rcv_nxt + (window - 1 << scale) >= before:
-            return self.rcv_adv - self.rcv_nxt >> scale  # BSD rounds down, as long as the edge moves ahead
-        self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + (window << scale))
+        if self.policy.round_receive_buffer and nxt + (window - 1 << scale) >= before:
+            self.rcv_adv = adv
+            return adv - nxt >> scale  # BSD rounds down, as long as the edge moves ahead
+        promised = nxt + (window << scale)
+        self.rcv_adv = max(adv, promised)
         return window
 
 
@@ -205,12 +206,12 @@ def send_parting_reset(
     now: Micros,
 ) -> None:
     """The RST that `abort` would send, for a session that sleeps: there is no `Emit` then, only these numbers."""
-    secret = ctx.entropy.keyed_hash(pair)  # as Tcb has it
+    secret = session_secret(ctx.entropy, pair, local_port << 16 | remote_port)
     policy = ctx.config.tcp
-    options = tcp_options.timestamp((now // 1000 + secret) & MASK, ts_recent) if use_ts else b""
+    options = tcp_options.timestamp((now // 1000 + timestamp_offset(secret)) & MASK, ts_recent) if use_ts else b""
     length = 20 + len(options)
     header = wire.build(
-        0x60000000 | policy.traffic_class >> 2 << 22 | secret >> 44, length, TCP,
+        0x60000000 | policy.traffic_class >> 2 << 22 | flow_label(secret), length, TCP,
         policy.hop_limit or ctx.config.hop_limit, pair[16:], pair[:16], local_port, remote_port, seq, ack,
         (5 + len(options) // 4) << 12 | wire.RST | wire.ACK, 0, pseudo_sum(pair, length, TCP), 0,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop
 from umuxstack.core.session.context import Context, Expiring, Restart
 from umuxstack.core.session.session import Stage
+from umuxstack.core.tcp.isn import flow_label, session_secret, timestamp_offset
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.units import NEVER, TCP, Micros
 from umuxstack.core.wire import tcp as wire
@@ -170,9 +171,9 @@ class Quiet(Expiring):
         self._acknowledge(now)
 
     def _acknowledge(self, now: Micros) -> None:
-        _, _, kind, _, _, _, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
-        # The session's own clock: Tcb.ts_offset.
-        tsval = (now // 1000 + self._ctx.entropy.keyed_hash(self.pair)) & MASK
+        _, _, kind, _, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        secret = session_secret(self._ctx.entropy, self.pair, local_port << 16 | remote_port)
+        tsval = (now // 1000 + timestamp_offset(secret)) & MASK  # the session's own clock
         options = tcp_options.timestamp(tsval, ts_recent) if kind & _TIMESTAMPS else b""
         self._send(wire.ACK, snd_nxt, rcv_nxt, options, window)
 
@@ -201,7 +202,7 @@ class Quiet(Expiring):
         pair = self.pair
         _, _, _, hop_limit, local_port, remote_port, *_ = _RECORD.unpack(self._packed)
         length = 20 + len(options)
-        flow = ctx.entropy.keyed_hash(pair) >> 44  # the session's own label: Tcb.first_word
+        flow = flow_label(session_secret(ctx.entropy, pair, local_port << 16 | remote_port))  # the session's own
         header = wire.build(
             0x60000000 | flow, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
             seq, ack, (5 + len(options) // 4) << 12 | flags, window,

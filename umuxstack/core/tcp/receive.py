@@ -8,12 +8,16 @@ out-of-order segment still causes an ACK of its own.
 # RFC 9293 appendix B: MUST-31, MUST-40, MUST-59, SHLD-18, SHLD-19, SHLD-31, MAY-13; UM-35.j, UM-35.k, UM-35.m,
 # UM-35.x
 
-from umuxstack.core.errors import Drop, Reason
-from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
+from typing import Final
+
+from umuxstack.core.errors import Drop
+from umuxstack.core.session.receive_buffer import SMALL, Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.send import SendHalf
 from umuxstack.core.tcp.tcb import Urgent
 from umuxstack.core.units import Buffer, Micros
+
+MORE_TO_COME: Final = (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2)
 
 
 class ReceiveHalf(SendHalf):
@@ -27,7 +31,7 @@ class ReceiveHalf(SendHalf):
     def eof(self) -> bool:
         """The peer has finished, and everything before that was read."""
         return (self.rx is None or not self.rx.size) and (
-            (self.peer_fin >= 0 and self.rcv_nxt > self.peer_fin) or self.end_reason != Reason.NONE
+            (self.peer_fin >= 0 and self.rcv_nxt > self.peer_fin) or self.end_reason > 0
         )
 
     @property
@@ -105,7 +109,7 @@ class ReceiveHalf(SendHalf):
 
     def _was_read(self, count: int, now: Micros) -> None:
         self.ctx.memory -= count
-        if self.state not in (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2):
+        if self.state not in MORE_TO_COME:
             return
         limit = self.rcv_limit
         self.drs_bytes += count
@@ -115,14 +119,18 @@ class ReceiveHalf(SendHalf):
                 self.rcv_limit = limit = min(max(2 * limit, 2 * self.drs_bytes), self.policy.receive_buffer_max)
             self.drs_at = now
             self.drs_bytes = 0
+        offered = self.rcv_adv - self.rcv_nxt
+        early = self.policy.early_window_updates
+        if offered * 2 >= limit and not early:
+            return
         rx = self.rx
         free = limit - (0 if rx is None else rx.size)
         most = 65535 << self.rcv_wscale  # that a window field can say
         if limit > most:
             limit = most
         edge = self.rcv_nxt + min(free, most)
-        offered, opens = self.rcv_adv - self.rcv_nxt, edge - self.rcv_adv
-        early = self.policy.early_window_updates and opens * 4 >= limit
+        opens = edge - self.rcv_adv
+        early = early and opens * 4 >= limit
         if (offered * 2 < limit or early) and opens >= min(limit // 2, 2 * self.mss):
             self.ack_now = True  # a window update, once it is worth a segment (RFC 9293 MUST-39)
             self.touch()
@@ -137,36 +145,43 @@ class ReceiveHalf(SendHalf):
     def _text(self, buf: bytes, start: int, end: int, seq: int, gso_size: int, now: Micros) -> None:
         """Payload `buf[start:end]` whose first byte is `seq`; it overlaps the window (checked by the caller)."""
         ctx = self.ctx
-        if self.orphan:
-            # RFC 9293 3.6.1 / RFC 1122 4.2.2.13: nobody will read it; the peer must know.
-            ctx.counters.drops[Drop.AFTER_CLOSE] += 1
-            self._reset_orphan(now)
-            return
         nxt, began = self.rcv_nxt, seq
-        if seq < nxt:  # its beginning is old: a retransmission that overlaps
-            if self.use_sack:
-                self.dsack = (seq, min(nxt, seq + end - start))
-            start += nxt - seq
-            seq = nxt
-            self.ack_now = True
-        if 0 <= self.peer_fin < seq + end - start:
-            end = start + max(self.peer_fin - seq, 0)  # behind its own FIN a peer has nothing to say
-        if seq + end - start > self.rcv_adv:
-            end = start + max(self.rcv_adv - seq, 0)  # beyond the window: cut
-            self.ack_now = True
-        if start >= end:
-            self.touch()
-            return
-        if ctx.memory >= ctx.config.memory and self.rx is not None and self.rx.size:
-            ctx.counters.drops[Drop.NO_MEMORY] += 1
-            return
         rx = self.rx
+        if (
+            seq != nxt
+            or nxt + end - start > self.rcv_adv
+            or self.orphan
+            or self.peer_fin >= 0
+            or ctx.memory >= ctx.config.memory
+        ):
+            if self.orphan:
+                # RFC 9293 3.6.1 / RFC 1122 4.2.2.13: nobody will read it; the peer must know.
+                ctx.counters.drops[Drop.AFTER_CLOSE] += 1
+                self._reset_orphan(now)
+                return
+            if seq < nxt:  # its beginning is old: a retransmission that overlaps
+                if self.use_sack:
+                    self.dsack = (seq, min(nxt, seq + end - start))
+                start += nxt - seq
+                seq = nxt
+                self.ack_now = True
+            if 0 <= self.peer_fin < seq + end - start:
+                end = start + max(self.peer_fin - seq, 0)  # behind its own FIN a peer has nothing to say
+            if seq + end - start > self.rcv_adv:
+                end = start + max(self.rcv_adv - seq, 0)  # beyond the window: cut
+                self.ack_now = True
+            if start >= end:
+                self.touch()
+                return
+            if ctx.memory >= ctx.config.memory and rx is not None and rx.size:
+                ctx.counters.drops[Drop.NO_MEMORY] += 1
+                return
         if rx is None:
             rx = self.rx = ReceiveBuffer()
         if seq == nxt:
-            chunk = piece(buf, start, end)
-            rx.append(chunk)
             size = end - start
+            rx.chunks.append(buf[start:end] if size < SMALL else piece(buf, start, end))
+            rx.size += size
             ctx.memory += size
             self.rcv_nxt = nxt + size
             if self.assembler is None:

@@ -25,21 +25,30 @@ class Scoreboard(Emitter):
 
     def _measured(self, rtt: int) -> None:
         """RFC 6298 2, in integers: SRTT and RTTVAR in microseconds."""
-        if not self.srtt:
+        srtt = self.srtt
+        if not srtt:
             self.srtt = rtt
             self.rttvar = rtt // 2
             self.min_rtt = rtt
         else:
-            self.rttvar += (abs(self.srtt - rtt) - self.rttvar) // 4
-            self.srtt += (rtt - self.srtt) // 8
+            off = rtt - srtt
+            self.rttvar += ((off if off >= 0 else -off) - self.rttvar) // 4
+            self.srtt = srtt + off // 8
             if rtt < self.min_rtt:
                 self.min_rtt = rtt
         self._set_rto(self.policy)
 
     def _set_rto(self, policy: TcpPolicy) -> None:
         """RFC 6298 2.3 and 2.4."""
-        rto = self.srtt + max(4 * self.rttvar, policy.rto_variance_min) + policy.rto_slop
-        self.rto = Micros(min(max(rto, policy.rto_min), policy.rto_max))
+        spread = 4 * self.rttvar
+        if spread < policy.rto_variance_min:
+            spread = policy.rto_variance_min
+        rto = self.srtt + spread + policy.rto_slop
+        if rto < policy.rto_min:
+            rto = policy.rto_min
+        elif rto > policy.rto_max:
+            rto = policy.rto_max
+        self.rto = Micros(rto)
 
     def _mark_sacked(
         self, loss: Loss, blocks: list[tuple[int, int]], ack: int, now: Micros

@@ -7,15 +7,19 @@ Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 # RFC 9293 appendix B: MUST-38, MUST-60, MUST-61, SHLD-7, SHLD-15, SHLD-16, SHLD-17, SHLD-27, SHLD-28, SHLD-29,
 # SHLD-30, MAY-7, MAY-8; UM-35.k, UM-35.l, UM-35.n
 
+from typing import Final
+
 from umuxstack.core.errors import Reason, SessionClosed
 from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
 from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.recovery import Recovery
-from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sent
+from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sampled, Sent
 from umuxstack.core.units import NEVER, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
+
+_ACK_PSH: Final = wire.ACK | wire.PSH
 
 
 class SendHalf(Recovery):
@@ -28,10 +32,11 @@ class SendHalf(Recovery):
     def _room(self) -> int:
         """Bytes that the send buffer would take; it grows with the congestion window."""
         tx = self.tx
-        limit = self.policy.send_buffer
+        policy = self.policy
+        limit = policy.send_buffer
         cc = self.cc
         if cc is not None and 2 * cc.cwnd > limit:
-            limit = min(2 * cc.cwnd, max(self.policy.send_buffer_max, limit))
+            limit = min(2 * cc.cwnd, max(policy.send_buffer_max, limit))
         return limit if tx is None else limit - (tx.end - self.snd_una)
 
     @property
@@ -52,10 +57,11 @@ class SendHalf(Recovery):
         A `bytes` object, or a view of one, is kept as it is, also for retransmission; anything else is copied.
         Raises SessionClosed after `shutdown` or `close`, and when the session has ended.
         """
-        if self.end_reason != Reason.NONE or self.fin_queued or self.orphan:
+        if self.end_reason or self.fin_queued or self.orphan:
             raise SessionClosed("the session is closed for writing")
+        ctx = self.ctx
         room = self._room()
-        spare = self.ctx.config.memory - self.ctx.memory
+        spare = ctx.config.memory - ctx.memory
         if spare < room:
             room = spare
             if spare < self.mss and (self.tx is None or self.tx.end == self.tx.start):
@@ -78,11 +84,13 @@ class SendHalf(Recovery):
             tx.append(memoryview(data))  # it cannot change either; ours, because the caller may release theirs
         else:
             tx.append(data if type(data) is bytes else bytes(data))
-        self.ctx.memory += size
+        ctx.memory += size
         if not self._roomy():
             self.want_write = True
         self.hold = 0
-        self.touch()
+        if not self.touched:
+            self.touched = True
+            ctx.touched.append(self)
         return size
 
     def write_more(self, data: Buffer, now: Micros) -> int:
@@ -116,7 +124,7 @@ class SendHalf(Recovery):
     def output(self, now: Micros) -> None:
         """Sends all that may be sent now; then, if still due, a pure acknowledgement."""
         state = self.state
-        if state < st.ESTABLISHED or self.end_reason != Reason.NONE:
+        if state < st.ESTABLISHED or self.end_reason:
             return
         loss = self.loss
         if loss is not None and loss.lost:
@@ -126,7 +134,7 @@ class SendHalf(Recovery):
             end = self.snd_nxt if tx is None else tx.end
             if self.fin_queued:
                 end = max(end, self.snd_nxt) if self._fin_sent() else end + 1
-            if self.snd_nxt < end:
+            if self.snd_nxt < end and not self._send_alone(end, now):
                 self._send_new(end, now)
         if self.ack_now or self.ack_due > 1:
             self._send_ack(now)
@@ -151,6 +159,54 @@ class SendHalf(Recovery):
                 return cc.cwnd + min(loss.dup_acks, 2) * self.mss
         return cc.cwnd
 
+    def _send_alone(self, end: int, now: Micros) -> bool:
+        """`_send_new` for nearly all requests and responses: they fit a segment, and nothing else is on its way.
+
+        False: something needs a closer look; nothing was done.
+        """
+        tx = self.tx
+        cc = self.cc
+        nxt = self.snd_nxt
+        size = end - nxt
+        if (
+            self.board
+            or size > self.mss
+            or size > self.snd_wnd
+            or self.loss is not None
+            or self.snd_up > nxt
+            or self.use_ecn
+            or self.hold
+            or self.policy.cork
+            or cc is None
+            or cc.wants_samples
+            or cc.paces
+            or cc.cwnd < size + self.mss
+            or now - self.delivered_at > self.rto
+            or self.ctx.trace is not None
+        ):
+            return False
+        if self.fin_queued:
+            if size > 1:
+                return False
+            self._transmit(nxt, 0, True, True, now)
+            self._set_timer(now, restart=False)
+            return True
+        assert tx is not None
+        if tx.marks:
+            return False
+        self.board.append(Sent(nxt, end, now))
+        self.pipe = size
+        self.snd_nxt = end
+        if self.quick_acks and self.ack_due:
+            self.quick_acks = 0  # as in _transmit
+        self._emit(_ACK_PSH, nxt, tx.slice(nxt, end), 0, now, self.first_word)
+        if size < self.mss:
+            self.small = end
+        if size > self.max_flight or nxt >= self.usage_seq:
+            self.cwnd_limited, self.max_flight, self.usage_seq = False, size, end
+        self._set_timer(now, restart=False)
+        return True
+
     def _send_new(self, end: int, now: Micros) -> None:
         """New data, up to `end` (one more than the data's end if a FIN follows)."""
         cc = self.cc
@@ -162,8 +218,9 @@ class SendHalf(Recovery):
         window_end = self.snd_una + self.snd_wnd
         allowance = self._allowance()
         largest = LARGEST // mss * mss if mss < LARGEST else LARGEST
-        if not self.board and self.srtt and tx is not None and self.policy.restart_after_idle:
-            cc.on_idle(now - self.delivered_at, self.rto)
+        idle = now - self.delivered_at
+        if idle > self.rto and not self.board and self.srtt and tx is not None and self.policy.restart_after_idle:
+            cc.on_idle(idle, self.rto)
             allowance = self._allowance()
         if self.snd_up > nxt:
             largest = mss  # a super-segment has one urgent pointer, its pieces need one each
@@ -259,16 +316,18 @@ class SendHalf(Recovery):
             assert self.tx is not None
             payload = self.tx.slice(seq, seq + size)
         stop = seq + size + fin
-        sent = Sent(seq, stop, now)
         cc = self.cc
         if cc is not None and cc.wants_samples:
             if not self.board:
                 self.delivered_at = self.sample_at = now
-            sent.delivered = self.delivered
-            sent.delivered_at = self.delivered_at
-            sent.window_at = self.sample_at
-            sent.limited = last
-        self.board.append(sent)
+            sampled = Sampled(seq, stop, now)
+            sampled.delivered = self.delivered
+            sampled.delivered_at = self.delivered_at
+            sampled.window_at = self.sample_at
+            sampled.limited = last
+            self.board.append(sampled)
+        else:
+            self.board.append(Sent(seq, stop, now))
         self.pipe += stop - seq
         self.snd_nxt = stop
         if self.quick_acks and self.ack_due:
@@ -397,7 +456,7 @@ class SendHalf(Recovery):
         self.rto_at = self._backed_off(now, self.stalled_at)
 
     def _rate_sample(self, newest: Sent | None, rtt: int, now: Micros) -> RateSample | None:
-        if newest is None:
+        if not isinstance(newest, Sampled):  # also: sent before this congestion control was chosen
             return None
         sample = self.sample
         if sample is None:

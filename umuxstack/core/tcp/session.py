@@ -98,9 +98,10 @@ class TcpSession(Waitable):
 
     @property
     def state(self) -> int:
-        if self.asleep:
+        tcb = self._tcb
+        if type(tcb) is bytes:
             return st.CLOSED if self._gone else st.ESTABLISHED
-        return self.tcb.state
+        return tcb.state  # type: ignore[union-attr]
 
     @property
     def state_name(self) -> str:
@@ -113,9 +114,10 @@ class TcpSession(Waitable):
     @property
     def end_reason(self) -> Reason:
         """Why it ended; NONE while it is alive."""
-        if self.asleep:
+        tcb = self._tcb
+        if type(tcb) is bytes:
             return Reason.ABORTED if self._gone else Reason.NONE
-        return self.tcb.end_reason
+        return tcb.end_reason  # type: ignore[union-attr]
 
     @property
     def soft_error(self) -> Reason:
@@ -127,7 +129,7 @@ class TcpSession(Waitable):
 
     @property
     def ended(self) -> bool:
-        return self.end_reason != Reason.NONE
+        return bool(self.end_reason)
 
     @property
     def orphan(self) -> bool:
@@ -154,12 +156,14 @@ class TcpSession(Waitable):
     @property
     def readable(self) -> bool:
         """Data, the peer's end, or the session's end."""
-        return self._gone if self.asleep else self.tcb.readable
+        tcb = self._tcb
+        return self._gone if type(tcb) is bytes else tcb.readable  # type: ignore[union-attr]
 
     @property
     def eof(self) -> bool:
         """The peer has finished, and everything before that was read."""
-        return self._gone if self.asleep else self.tcb.eof
+        tcb = self._tcb
+        return self._gone if type(tcb) is bytes else tcb.eof  # type: ignore[union-attr]
 
     @property
     def writable(self) -> bool:
@@ -178,11 +182,13 @@ class TcpSession(Waitable):
 
     def read(self, limit: int, now: Micros) -> bytes:
         """Up to `limit` bytes in order; b"" when there is nothing now, or ever (`eof`)."""
-        return b"" if self.asleep else self.tcb.read(limit, now)
+        tcb = self._tcb
+        return b"" if type(tcb) is bytes else tcb.read(limit, now)  # type: ignore[union-attr]
 
     def read_chunk(self, now: Micros) -> Buffer:
         """The next stretch as it arrived, without copying; b"" when there is nothing now."""
-        return b"" if self.asleep else self.tcb.read_chunk(now)
+        tcb = self._tcb
+        return b"" if type(tcb) is bytes else tcb.read_chunk(now)  # type: ignore[union-attr]
 
     def write(self, data: Buffer, now: Micros) -> int:
         """Takes `data` or its beginning; returns how many bytes, 0 when there is no room.
@@ -190,7 +196,8 @@ class TcpSession(Waitable):
         A `bytes` object is kept as it is, also for retransmission; anything else is copied.
         Raises SessionClosed after `shutdown` or `close`, and when the session has ended.
         """
-        return self.tcb.write(data, now)
+        tcb = self._tcb
+        return (self._wake_up() if type(tcb) is bytes else tcb).write(data, now)  # type: ignore[union-attr]
 
     def write_urgent(self, data: Buffer, now: Micros) -> int:
         """As `write`, and the last byte taken is urgent (MSG_OOB; RFC 9293 3.8.5)."""
@@ -245,7 +252,7 @@ class TcpSession(Waitable):
         self._tcb = packed[:-1] + bytes((flags | _GONE,))
         if flags & _OWNS_LEASE:
             ctx.end_lease(self.lease, now, Reason.ABORTED, pair)
-        ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(pair[:16]), Reason.ABORTED)
+        ctx.note(now, EventKind.SESSION_ENDED, self.lease, pair, Reason.ABORTED)
         ctx.wake(self)
 
     # Sleep
@@ -343,7 +350,7 @@ class SleepyConnection(Connection):
     __slots__ = ()
 
     def fall_asleep(self, now: Micros) -> bool:
-        if self.end_reason != Reason.NONE:
+        if self.end_reason:
             return True
         if self.ctx.pmtu:
             self._follow_path(now)

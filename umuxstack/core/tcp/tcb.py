@@ -8,7 +8,7 @@ None until it is needed. Invariant: `deadline` is the earliest of the four times
 # RFC 9293 appendix B: MUST-15, SHLD-6, REC-1; UM-35.i; 8200-8.3-1, 8200-8.3-2, 8201-5.4-1, 8201-5.4-2, 8201-5.4-4,
 # 8201-5.4-5, 8504-5.1-10
 
-from typing import Final
+from typing import Final, Self
 
 import attrs
 
@@ -24,9 +24,11 @@ from umuxstack.core.session.session import Session
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import CongestionControl, RateSample
 from umuxstack.core.tcp.congestion.registry import find
-from umuxstack.core.tcp.isn import initial_sequence_number
-from umuxstack.core.tcp.seq import MASK
-from umuxstack.core.units import NEVER, TCP, Address, Micros
+from umuxstack.core.tcp.isn import flow_label, initial_sequence_number, session_secret, timestamp_offset
+from umuxstack.core.units import NEVER, TCP, Micros
+from umuxstack.core.wire import tcp as wire
+
+_SESSION_ENDED: Final = EventKind.SESSION_ENDED
 
 # What the retransmission timer is running for
 RTO: Final = 0
@@ -53,18 +55,7 @@ LARGEST: Final = 65535 - 60  # most bytes behind the IPv6 header, less a TCP hea
 class Sent:
     """A range of sequence numbers as it was last transmitted: up to a whole super-segment."""
 
-    __slots__ = (
-        "at",
-        "delivered",
-        "delivered_at",
-        "end",
-        "first_at",
-        "limited",
-        "rexmit",
-        "start",
-        "state",
-        "window_at",
-    )
+    __slots__ = ("at", "end", "first_at", "rexmit", "start", "state")
 
     def __init__(self, start: int, end: int, at: Micros) -> None:
         self.start = start
@@ -72,19 +63,32 @@ class Sent:
         self.at = at
         self.state = IN_FLIGHT
         self.rexmit = False
-        self.delivered = 0  # the session's total when this was sent (for rate samples)
-        self.delivered_at = at
         self.first_at = at  # when it was sent for the first time
+
+    def split(self, at: int) -> Self:
+        """Cuts off and returns what lies from `at` on."""
+        rest = type(self)(at, self.end, self.at)
+        rest.state, rest.rexmit, rest.first_at = self.state, self.rexmit, self.first_at
+        self.end = at
+        return rest
+
+
+class Sampled(Sent):
+    """A range that will tell a delivery rate, for a congestion control that wants to know."""
+
+    __slots__ = ("delivered", "delivered_at", "limited", "window_at")
+
+    def __init__(self, start: int, end: int, at: Micros) -> None:
+        super().__init__(start, end, at)
+        self.delivered = 0  # the session's total when this was sent
+        self.delivered_at = at
         self.window_at = at  # when the sampling window that it belongs to began to be sent
         self.limited = False
 
-    def split(self, at: int) -> "Sent":
-        """Cuts off and returns what lies from `at` on."""
-        rest = Sent(at, self.end, self.at)
-        rest.state, rest.rexmit = self.state, self.rexmit
+    def split(self, at: int) -> Self:
+        rest = super().split(at)
         rest.delivered, rest.delivered_at = self.delivered, self.delivered_at
-        rest.first_at, rest.window_at, rest.limited = self.first_at, self.window_at, self.limited
-        self.end = at
+        rest.window_at, rest.limited = self.window_at, self.limited
         return rest
 
 
@@ -178,7 +182,6 @@ class Tcb(Session):
         "handle",
         "heard_at",
         "hold",
-        "hop_limit",
         "iss",
         "last_ack_sent",
         "loss",
@@ -193,6 +196,7 @@ class Tcb(Session):
         "peer_mss",
         "pipe",
         "policy",
+        "ports",
         "quick_acks",
         "rcv_adv",
         "rcv_limit",
@@ -205,6 +209,7 @@ class Tcb(Session):
         "rto_kind",
         "rttvar",
         "rx",
+        "same",
         "sample",
         "sample_at",
         "small",
@@ -243,8 +248,11 @@ class Tcb(Session):
         self.owns_lease = False
         self.orphan = False  # the application has closed
         self.syn_flags = 0
+        self.ports = remote_port << 16 | local_port  # as they come in
+        self.same = wire.SAME.pack(TCP, self.hop_limit, pair[16:], pair[:16], local_port, remote_port)
 
-        self.iss = initial_sequence_number(ctx.entropy, pair, local_port << 16 | remote_port, now)
+        secret = session_secret(ctx.entropy, pair, local_port << 16 | remote_port)
+        self.iss = initial_sequence_number(secret, now)
         self.snd_una = self.iss
         self.snd_nxt = self.iss
         self.snd_wnd = 0
@@ -264,11 +272,9 @@ class Tcb(Session):
         self.use_ecn = False
         self.ts_recent = 0
         self.ts_recent_at: Micros = now
-        secret = ctx.entropy.keyed_hash(pair)
-        self.ts_offset = secret & MASK  # RFC 7323 5.4: the clock starts anywhere
+        self.ts_offset = timestamp_offset(secret)
         # The header's first 32 bits. RFC 6437 3: a flow label that looks random and stays with the flow.
-        self.first_word = 0x60000000 | policy.traffic_class >> 2 << 22 | secret >> 44
-        self.hop_limit = policy.hop_limit or ctx.config.hop_limit  # RFC 9293 MUST-49
+        self.first_word = 0x60000000 | policy.traffic_class >> 2 << 22 | flow_label(secret)
         self.last_ack_sent = 0
 
         self.tx: SendBuffer | None = None
@@ -323,8 +329,9 @@ class Tcb(Session):
     def _wake(self) -> None:
         """Readiness changed: whoever holds the session hears of it."""
         handle = self.handle
-        if handle is not None:
-            self.ctx.wake(handle)
+        if handle is not None and not handle.ready:
+            handle.ready = True
+            self.ctx.ready.append(handle)
 
     @property
     def soft_error(self) -> Reason:
@@ -338,8 +345,13 @@ class Tcb(Session):
             return  # a candidate: no application has it yet
         if self.soft_error != reason:
             self.trouble = (self.snd_una, reason)
-            self.ctx.note(now, EventKind.SESSION_TROUBLED, self.lease, Address(self.pair[:16]), reason)
+            self.ctx.note(now, EventKind.SESSION_TROUBLED, self.lease, self.pair, reason)
             self._wake()
+
+    @property
+    def hop_limit(self) -> int:
+        """Of the session's segments (RFC 9293 MUST-49)."""
+        return self.policy.hop_limit or self.ctx.config.hop_limit
 
     # The clock
 
@@ -415,7 +427,7 @@ class Tcb(Session):
 
     def finish(self, reason: Reason, now: Micros, successor: Receiver | None = None) -> None:
         """The session is gone. `successor` answers for it in the pair table for a while (TIME-WAIT, RETIRING)."""
-        if self.end_reason != Reason.NONE:
+        if self.end_reason:
             return
         ctx = self.ctx
         self.end_reason = reason
@@ -431,7 +443,7 @@ class Tcb(Session):
                 ctx.end_lease(self.lease, now, reason, self.pair)
             else:
                 ctx.retire(self.lease, now, self.pair)
-        ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(self.pair[:16]), reason)
+        ctx.note(now, _SESSION_ENDED, self.lease, self.pair, reason)
         if self.door is not None:
             self.door.on_ended(self, now)
         self._wake()

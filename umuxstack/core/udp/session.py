@@ -112,7 +112,7 @@ class UdpSession(Session):
         else:
             self.register()
         ctx.timers.arm(self, Micros(now + ctx.config.udp_idle))
-        ctx.note(now, EventKind.SESSION_OPENED, lease, Address(pair[:16]))
+        ctx.note(now, EventKind.SESSION_OPENED, lease, pair)
 
     def send(self, data: bytes, now: Micros) -> None:
         self.used_at = now
@@ -167,7 +167,7 @@ class UdpSession(Session):
                 del ctx.demux.locals[self.pair[16:]]
         else:
             self.unregister()
-        ctx.note(now, EventKind.SESSION_ENDED, self.lease, Address(self.pair[:16]), reason)
+        ctx.note(now, EventKind.SESSION_ENDED, self.lease, self.pair, reason)
         ctx.end_lease(self.lease, now, reason)
         self.socket.forget(self)
 

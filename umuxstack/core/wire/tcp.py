@@ -23,13 +23,23 @@ CHECKSUM: Final = 16  # offset of the checksum field in the TCP header
 # source port, destination port, sequence, acknowledgement, offset/reserved + flags, window, checksum, urgent
 FIELDS: Final = Struct(">HHIIHHHH")
 
-# IPv6 + TCP in one go; with the timestamp option as every segment of a session carries it (RFC 7323 appendix A)
-_BOTH: Final = Struct(">IHBB16s16sHHIIHHHH")
-_BOTH_TS: Final = Struct(">IHBB16s16sHHIIHHHHIII")
 TIMESTAMP_HEAD: Final = 0x0101080A  # NOP NOP kind 8 length 10
+# The same with both ports as one number; and with the timestamp option as every segment of a session carries it
+# (RFC 7323 appendix A)
+FIELDS_OF_SESSION: Final = Struct(">IIIHHHH")
+FIELDS_WITH_TIMESTAMP: Final = Struct(">IIIHHHHIII")
 
+# IPv6 + TCP in one go
+_BOTH: Final = Struct(">IHBB16s16sHHIIHHHH")
 build = _BOTH.pack
-build_with_timestamp = _BOTH_TS.pack
+
+# What all segments of a session have in common is packed once: next header, hop limit, source, destination, ports …
+SAME: Final = Struct(">BB16s16sHH")
+# … and the rest around it, without options and with the timestamp.
+_SEGMENT: Final = Struct(">IH38sIIHHHH")
+_SEGMENT_WITH_TIMESTAMP: Final = Struct(">IH38sIIHHHHIII")
+build_segment = _SEGMENT.pack
+build_segment_with_timestamp = _SEGMENT_WITH_TIMESTAMP.pack
 
 
 def flag_names(flags: int) -> str:

@@ -19,6 +19,12 @@ SACK: Final = 5
 TIMESTAMP: Final = 8
 
 _TWO: Final = Struct(">II")
+_THREE: Final = Struct(">III")
+_FIVE: Final = Struct(">IIIII")
+_TIMESTAMP_ALONE: Final = NOP << 24 | NOP << 16 | TIMESTAMP << 8 | 10
+_MSS_HEAD: Final = MSS << 8 | 4
+_SACK_AND_TIMESTAMP: Final = SACK_PERMITTED << 24 | 2 << 16 | TIMESTAMP << 8 | 10
+_SCALE_HEAD: Final = NOP << 16 | WINDOW_SCALE << 8 | 3
 
 
 class Options:
@@ -39,6 +45,21 @@ class Options:
 def parse(buf: bytes, start: int, end: int) -> Options:
     """Options in `buf[start:end]`. Unknown kinds are skipped (MUST-6), wrong lengths of known kinds ignored."""
     options = Options()
+    size = end - start
+    if size == 12:  # the shapes that nearly all segments have (RFC 7323 appendix A), and Linux's SYN
+        head, tsval, tsecr = _THREE.unpack_from(buf, start)
+        if head == _TIMESTAMP_ALONE:
+            options.timestamp = True
+            options.tsval, options.tsecr = tsval, tsecr
+            return options
+    elif size == 20:
+        first, second, tsval, tsecr, last = _FIVE.unpack_from(buf, start)
+        if first >> 16 == _MSS_HEAD and second == _SACK_AND_TIMESTAMP and last >> 8 == _SCALE_HEAD:
+            options.mss = first & 0xFFFF
+            options.sack_permitted = options.timestamp = True
+            options.tsval, options.tsecr = tsval, tsecr
+            options.window_scale = min(last & 0xFF, 14)
+            return options
     at = start
     while at < end:
         kind = buf[at]
@@ -83,6 +104,10 @@ def syn(
     mss: int, *, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None, bsd: bool = False
 ) -> bytes:
     """A SYN's options; `window_scale` -1 and `mss` 0 leave that one out. Ordered as Linux or BSD orders them."""
+    if mss and sack_permitted and timestamps and window_scale >= 0 and not bsd:
+        return _FIVE.pack(
+            _MSS_HEAD << 16 | mss, _SACK_AND_TIMESTAMP, timestamps[0], timestamps[1], _SCALE_HEAD << 8 | window_scale
+        )
     if bsd:
         return _syn_of_bsd(mss, window_scale, sack_permitted, timestamps)
     parts = [] if not mss else [bytes((MSS, 4)) + mss.to_bytes(2, "big")]

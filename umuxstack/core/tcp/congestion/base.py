@@ -51,8 +51,12 @@ class CongestionControl:
     wants_samples: ClassVar[bool] = False  # True: TCP keeps delivery rates and passes a RateSample
     own_recovery: ClassVar[bool] = False  # True: no PRR; on_ack and cwnd rule during recovery too
     hears_ecn: ClassVar[bool] = True  # False: `on_ecn` does nothing, so TCP must not negotiate ECN
+    paces: ClassVar[bool] = False  # whether `pacing_rate` is worth a call; found out by itself
 
     __slots__ = ("credit", "cwnd", "initial", "mss", "phase", "prior_cwnd", "prior_ssthresh", "ssthresh")
+
+    def __init_subclass__(cls) -> None:
+        cls.paces = cls.pacing_rate is not CongestionControl.pacing_rate
 
     def __init__(self, mss: int, initial_window_bytes: int) -> None:
         self.mss = mss
