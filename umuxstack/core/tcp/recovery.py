@@ -137,41 +137,6 @@ class Recovery(Scoreboard):
                 "acked", ack - self.iss, cc.cwnd, cc.ssthresh, self.pipe, self.srtt, self.rttvar, rtt, PHASES[phase]
             )
 
-    def _on_plain_ack(self, ack: int, tsecr: int, now: Micros) -> None:
-        """`_on_ack` for nearly all acknowledgements: in order, and nobody has lost anything."""
-        board = self.board
-        last = board[-1]
-        cc = self.cc
-        rtt = now - last.at
-        if last.end != ack or last.rexmit or not rtt or cc is None or cc.wants_samples or self.ctx.trace is not None:
-            self._on_ack(ack, None, tsecr, False, False, now)
-            return
-        # All that was outstanding has arrived: no range need be looked at.
-        delivered = ack - self.snd_una
-        if self.delivered_at != now:
-            self.turn_flight = delivered
-        self.snd_una = ack
-        self.retries = 0
-        self.pipe = 0
-        board.clear()
-        tx = self.tx
-        if tx is not None:
-            upto = min(ack, tx.end)
-            self.ctx.memory -= upto - tx.start
-            tx.release(upto)
-            if self.want_write and self._roomy():
-                self.want_write = False
-                self._wake()
-        self._measured(rtt)
-        self.delivered += delivered
-        self.delivered_at = now
-        limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
-        cc.on_ack(delivered, rtt, 0, now, limited)
-        if self.rto_kind != PERSIST:
-            self.rto_at = NEVER
-        if not self.touched:  # else its turn comes, and ends with this
-            self._arm()
-
     def _duplicate_reported(self, loss: Loss, block: tuple[int, int], now: Micros) -> None:
         """The peer got `block` twice: a retransmission of ours was needless, or the network duplicated."""
         if loss.probe_end and loss.probe_is_rexmit and block[1] == loss.probe_end:

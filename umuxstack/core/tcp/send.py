@@ -7,22 +7,18 @@ Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 # RFC 9293 appendix B: MUST-38, MUST-60, MUST-61, SHLD-7, SHLD-15, SHLD-16, SHLD-17, SHLD-27, SHLD-28, SHLD-29,
 # SHLD-30, MAY-7, MAY-8; UM-35.k, UM-35.l, UM-35.n
 
-from typing import Final
-
 from umuxstack.core.errors import Reason, SessionClosed
 from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
 from umuxstack.core.tcp.emit import ECT0
-from umuxstack.core.tcp.recovery import Recovery
+from umuxstack.core.tcp.short_way import ShortWay
 from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sampled, Sent
 from umuxstack.core.units import NEVER, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 
-_ACK_PSH: Final = wire.ACK | wire.PSH
 
-
-class SendHalf(Recovery):
+class SendHalf(ShortWay):
     """Data out."""
 
     __slots__ = ()
@@ -158,54 +154,6 @@ class SendHalf(Recovery):
                 # each says that one has left the network.
                 return cc.cwnd + min(loss.dup_acks, 2) * self.mss
         return cc.cwnd
-
-    def _send_alone(self, end: int, now: Micros) -> bool:
-        """`_send_new` for nearly all requests and responses: they fit a segment, and nothing else is on its way.
-
-        False: something needs a closer look; nothing was done.
-        """
-        tx = self.tx
-        cc = self.cc
-        nxt = self.snd_nxt
-        size = end - nxt
-        if (
-            self.board
-            or size > self.mss
-            or size > self.snd_wnd
-            or self.loss is not None
-            or self.snd_up > nxt
-            or self.use_ecn
-            or self.hold
-            or self.policy.cork
-            or cc is None
-            or cc.wants_samples
-            or cc.paces
-            or cc.cwnd < size + self.mss
-            or now - self.delivered_at > self.rto
-            or self.ctx.trace is not None
-        ):
-            return False
-        if self.fin_queued:
-            if size > 1:
-                return False
-            self._transmit(nxt, 0, True, True, now)
-            self._set_timer(now, restart=False)
-            return True
-        assert tx is not None
-        if tx.marks:
-            return False
-        self.board.append(Sent(nxt, end, now))
-        self.pipe = size
-        self.snd_nxt = end
-        if self.quick_acks and self.ack_due:
-            self.quick_acks = 0  # as in _transmit
-        self._emit(_ACK_PSH, nxt, tx.slice(nxt, end), 0, now, self.first_word)
-        if size < self.mss:
-            self.small = end
-        if size > self.max_flight or nxt >= self.usage_seq:
-            self.cwnd_limited, self.max_flight, self.usage_seq = False, size, end
-        self._set_timer(now, restart=False)
-        return True
 
     def _send_new(self, end: int, now: Micros) -> None:
         """New data, up to `end` (one more than the data's end if a FIN follows)."""
