@@ -197,7 +197,7 @@ class TunDevice:
 
 def check_name(name: str) -> None:
     """`NameInvalid` unless the kernel would take this as an interface's name (`%d` allowed once)."""
-    if not NAME_SHAPE.fullmatch(name) or name in (".", ".."):
+    if not NAME_SHAPE.fullmatch(name) or name in (".", "..", "all", "default"):
         raise NameInvalid(
             errno.EINVAL,
             f"interface name {name!r}: use letters, digits, '-', '_' or '.', without spaces, '/' or ':'; "

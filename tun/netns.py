@@ -156,14 +156,14 @@ def create(name: str | None = None) -> Namespace:
     Raises `PermissionDenied`, `NameInvalid`, `NamespaceFailed` (the name exists, or the kernel has none to give).
     """
     if name is not None:
-        _check_name(name)
+        check_name(name)
     fd = _in_thread(lambda: _create_here(name))
     return Namespace(fd, name, owns_name=name is not None)
 
 
 def open_named(name: str) -> Namespace:
     """A namespace that somebody else made (`ip netns add`); closing it leaves it there. Raises `NamespaceMissing`."""
-    _check_name(name)
+    check_name(name)
     try:
         fd = os.open(DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -193,7 +193,7 @@ def remove(name: str) -> bool:
 
     Raises `PermissionDenied`, `NamespaceFailed`.
     """
-    _check_name(name)
+    check_name(name)
     path = DIRECTORY / name
     # Something else may have mounted over it again; each layer must go before the file can.
     while _libc.umount2(os.fsencode(path), MNT_DETACH) == 0:
@@ -305,7 +305,7 @@ def _failed(what: str, code: int) -> TunError:
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not name or "/" in name or "\0" in name or name in (".", "..") or len(os.fsencode(name)) > 255:
         raise NameInvalid(
             errno.EINVAL, f"namespace name {name!r}: use 1 to 255 letters, digits, '-', '_' or '.', and no '/'"

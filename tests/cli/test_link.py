@@ -18,7 +18,7 @@ from tests.cli.conftest import Umux
 from tun import netns
 from umuxstack.cable import CableEnd, open_cable
 from umuxstack.cli import link, parser
-from umuxstack.cli.common import FAILED, OK, USAGE
+from umuxstack.cli.common import OK, USAGE
 from umuxstack.core.units import Micros, millis
 from umuxstack.driver.links.impair import Burst, Impairment, PipeStatistics
 
@@ -265,7 +265,7 @@ def test_the_same_seed_loses_the_same_packets_and_another_others(ends: Ends, sta
 )
 def test_what_cannot_be_had_is_said_and_nothing_is_left(umux: Umux, words: tuple[str, ...]) -> None:
     failed = umux("link", "--a", "umuxcable-a", "--b", "umuxcable-b", *words)
-    assert failed.code == FAILED
+    assert failed.code == USAGE
     assert failed.err.startswith("umux: ")
     assert "Errno" not in failed.err
     assert not {name for _, name in socket.if_nameindex() if name.startswith("umuxcable")}

@@ -77,11 +77,11 @@ def test_every_setting_of_a_file_arrives(tmp_path: Path) -> None:
 
 
 def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
-    words = "--prefix 2001:db8:9::/64 --mtu 1400 --scheme sealed --serve echo --serve echo --shared ::5"
+    words = "--prefix 2001:db8:9::/64 --mtu 1400 --scheme sealed --serve echo --serve echo --shared fd00::5"
     mixed = given(tmp_path, FULL, *words.split())
     assert to_text(mixed.config.prefix) == "2001:db8:9::"
     assert (mixed.mtu, mixed.config.scheme, mixed.serve) == (1400, "sealed", ("echo",))
-    assert [to_text(address) for address in mixed.config.shared] == ["::5"]
+    assert [to_text(address) for address in mixed.config.shared] == ["fd00::5"]
     assert (mixed.offload, mixed.config.silence) == (False, False)  # what no flag names stays the file's
 
 

@@ -14,7 +14,9 @@ import trio
 
 from tests.cli.conftest import PEER_SHARED, RunningStack, Umux
 from umuxstack.cli.common import FAILED, INTERRUPTED, NO_STACK, OK, USAGE
+from umuxstack.core.units import Micros
 from umuxstack.driver.listeners import UmuxListener
+from umuxstack.testing import builders
 
 WORDS = (sys.executable, "-W", "error", "-m", "umuxstack")
 
@@ -206,3 +208,25 @@ def test_ping_without_an_answer_fails(stack: RunningStack, umux: Umux) -> None:
     assert shown.code == FAILED
     assert shown.lines[-1] == "2 sent, 0 answered, 100 % lost"
     stack.wait(lambda: trio.sleep(0))
+
+
+def test_ping_tells_an_icmp_error_from_an_answer(stack: RunningStack, umux: Umux) -> None:
+    """ "No route to host" was an answer of 0 bytes, and the exit code was 0."""
+
+    def refuse() -> None:
+        session = next(s for s in stack.host.stack.sessions() if s.remote == builders.packed("2001:db8:2::bad"))
+        request = builders.echo_request(session.local, session.remote, 1, 1, bytes(56))
+        stack.host.stack.receive(builders.unreachable("2001:db8:2::fe", request), 0, 0, False, Micros(stack.host.now()))
+        stack.host.kick()
+
+    async def soon() -> None:
+        while not any(s.remote == builders.packed("2001:db8:2::bad") for s in stack.host.stack.sessions()):
+            await trio.sleep(0.01)
+        await trio.sleep(0.05)
+        refuse()
+
+    stack.call(lambda: stack.host.start_soon(soon))
+    shown = umux("ping", "-c", "1", "-W", "5s", "2001:db8:2::bad")
+    assert shown.code == FAILED
+    assert "unreachable: seq 1" in shown.out
+    assert "1 sent, 0 answered, 100 % lost" in shown.out

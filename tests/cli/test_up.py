@@ -120,6 +120,54 @@ def test_a_signal_ends_it_and_nothing_is_left(
     assert not up.path.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nc", "-l", "--das"),
+        ("nc", "-l", "80", "--listener", "web"),
+        ("nc", "2001:db8:9::1", "80"),
+        ("ping", "-c", "1000", "2001:db8:9::1"),
+        ("events",),
+        ("stats", "--watch", "10ms"),
+        ("stats", "--prometheus", "--port", "0"),
+        ("link", "--a", "umuxend-a", "--b", "umuxend-b"),
+    ],
+    ids=" ".join,
+)
+def test_a_signal_ends_a_command_and_leaves_nothing(
+    namespace: netns.Namespace,
+    start: Callable[..., Up],
+    umux: Umux,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    number: int,
+) -> None:
+    start()
+    namespace.run(lambda: subprocess.run(("ip", "route", "add", "blackhole", "2001:db8:9::/64"), check=False))
+
+    def left() -> tuple[object, ...]:
+        shown = umux("ss", "--json").json
+        files = sorted(path.name for path in tmp_path.iterdir())
+        return shown["sessions"], shown["listeners"], umux("das", "list", "--json").json, links(namespace), files
+
+    before = left()
+    with (tmp_path / "log").open("a") as log:
+        process = namespace.spawn([*PROGRAM, *words], stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
+    deadline = time.monotonic() + 10
+    while words[0] in ("nc", "link") and left() == before:  # until it has made something
+        assert time.monotonic() < deadline
+    time.sleep(0.5)
+    process.send_signal(number)
+    expected = (INTERRUPTED, OK, FAILED) if number == signal.SIGINT else (-number, OK)
+    assert process.wait(5) in expected
+    assert process.stdin is not None
+    process.stdin.close()
+    while left() != before:
+        assert time.monotonic() < deadline, (before, left())
+        time.sleep(0.05)
+
+
 def test_down_ends_it_while_sessions_live(namespace: netns.Namespace, start: Callable[..., Up], umux: Umux) -> None:
     up = start("--serve", "echo")
     address = umux("das", "add", "echo").out.strip()

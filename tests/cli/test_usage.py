@@ -23,7 +23,7 @@ from umuxstack.cli.common import FAILED, INTERRUPTED, NO_STACK, OK, PIPE_CLOSED,
 from umuxstack.control import place
 from umuxstack.control.layout import ProtocolError
 from umuxstack.control.messages import Verb
-from umuxstack.control.place import BoundSocket, PlaceError
+from umuxstack.control.place import BadPlace, BoundSocket, PlaceError
 from umuxstack.control.protocol import Busy, Forbidden, NoStack, SessionFailed, StackBug, WrongVersion
 from umuxstack.core import errors
 from umuxstack.core.errors import Reason
@@ -171,9 +171,12 @@ def test_down_asks_the_stack_to_end(stack: RunningStack, umux: Umux) -> None:
         (Forbidden("x"), REFUSED),
         (Busy("x"), REFUSED),
         (errors.AddressUsed("x"), REFUSED),
-        (errors.BadArgument("x"), REFUSED),
+        (errors.BadArgument("x"), USAGE),
+        (errors.AddressMalformed("x"), USAGE),
+        (errors.AddressNotOurs("x"), REFUSED),
         (SessionFailed(Reason.REFUSED, "x"), FAILED),
         (PlaceError("x"), FAILED),
+        (BadPlace("x"), USAGE),
         (StackBug("x"), FAILED),
         (ProtocolError("x"), FAILED),
         (common.Failure("x", code=USAGE), USAGE),

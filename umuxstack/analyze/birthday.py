@@ -248,13 +248,14 @@ def report(*, bits: int | None, rate: float | None, json: bool, plot: str | None
     """
     rates = (CASE_A, CASE_B) if rate is None else (rate * YEAR,)
     width = 64 if bits is None else bits
-    sys.stdout.write(as_json(rates, width) + "\n" if json else table(rates, width))
+    text = as_json(rates, width) + "\n" if json else table(rates, width)
     if plot is not None:
         # Here and not above: the curves are made of this module's numbers.
         from umuxstack.analyze.curves import draw
 
         asked = bits is not None or rate is not None
         draw(Path(plot), [(width, each) for each in rates] if asked else [])
+    sys.stdout.write(text)
     return 0
 
 

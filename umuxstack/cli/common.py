@@ -109,9 +109,9 @@ def running_stack(arguments: argparse.Namespace) -> Iterator["Client"]:
 def explain(error: Exception) -> Failure | None:
     """The failure in words; None for an error that is a bug of ours."""
     from umuxstack.control.layout import ProtocolError
-    from umuxstack.control.place import PlaceError
+    from umuxstack.control.place import BadPlace, PlaceError
     from umuxstack.control.protocol import Busy, Forbidden, NoStack, SessionFailed, StackBug, WrongVersion
-    from umuxstack.core.errors import LocalError
+    from umuxstack.core.errors import AddressMalformed, BadArgument, LocalError, MessageTooLong
 
     if isinstance(error, Failure):
         return error
@@ -121,6 +121,10 @@ def explain(error: Exception) -> Failure | None:
         return Failure(str(error), "use the umux of the same installation as the stack", NO_STACK)
     if isinstance(error, Forbidden | Busy):
         return Failure(str(error), "", REFUSED)
+    if isinstance(error, AddressMalformed | BadArgument | MessageTooLong):
+        return Failure(str(error), "`umux COMMAND --help` says what each option takes", USAGE)
+    if isinstance(error, BadPlace):
+        return Failure(str(error), "", USAGE)
     if isinstance(error, LocalError):
         return Failure(str(error), _FIXES.get(type(error).__name__, ""), REFUSED)
     if isinstance(error, SessionFailed | PlaceError):
@@ -130,6 +134,22 @@ def explain(error: Exception) -> Failure | None:
     if isinstance(error, ProtocolError):
         return Failure(f"the control socket's answer makes no sense: {error}", "is it a umux stack of this version?")
     return None
+
+
+def cannot_use(path: object, error: OSError) -> Failure:
+    """A file that was named and cannot be read or written: wrong usage, unless it is a question of rights or room."""
+    wrong = isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError)
+    return Failure(f"{path}: {error.strerror or error}", "name another file", USAGE if wrong else FAILED)
+
+
+def refused_device(error: OSError, before: str = "") -> Failure:
+    """What the kernel or the file system refused: wrong usage, where a word of the user's cannot be."""
+    from tun.errors import MtuOutOfRange, NameInvalid, NamespaceMissing, TunError
+
+    if error.filename is not None and not isinstance(error, TunError):
+        return cannot_use(error.filename, error)
+    code = USAGE if isinstance(error, MtuOutOfRange | NameInvalid | NamespaceMissing) else FAILED
+    return Failure(f"{before}{error.strerror or error}", "" if code == USAGE else "`umux doctor` looks further", code)
 
 
 _FIXES: Final = {

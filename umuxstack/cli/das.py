@@ -76,11 +76,15 @@ def _add(arguments: argparse.Namespace) -> int:
     from umuxstack.control.messages import ANY_LENGTH, DasAdd
     from umuxstack.core.units import NEVER, UNSPECIFIED
 
-    peer, length = values.prefix(arguments.peer, "--peer") if arguments.peer else (UNSPECIFIED, ANY_LENGTH)
+    if not arguments.listener:
+        raise Failure("an empty name was given", "`umux ss` shows listeners' names and ids", USAGE)
+    if arguments.pin != 128 and arguments.grain != "client":
+        raise Failure("--pin is for --grain client", "a session's grain has one peer anyway", USAGE)
+    peer, length = (UNSPECIFIED, ANY_LENGTH) if arguments.peer is None else values.prefix(arguments.peer, "--peer")
     lifetime = None if arguments.lifetime is None else values.lifetime(arguments.lifetime, "--lifetime")
     request = DasAdd(
         listener=arguments.listener,
-        ssa=values.address(arguments.ssa, "--ssa") if arguments.ssa else UNSPECIFIED,
+        ssa=UNSPECIFIED if arguments.ssa is None else values.address(arguments.ssa, "--ssa"),
         peer=peer,
         peer_length=length,
         default_lifetime=lifetime is None,

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command
+from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, cannot_use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,6 +110,7 @@ def _drill(arguments: argparse.Namespace) -> int:
         from umuxstack.conformance import mutants
 
         return OK if mutants.report(files, output.say) else FAILED
+    _prepare(arguments)
     tolerance = arguments.tolerance if arguments.tolerance is not None else _TOLERANCE if arguments.live else 0
     settings = Settings(
         arguments.personality,
@@ -121,16 +122,28 @@ def _drill(arguments: argparse.Namespace) -> int:
     )
     results = suite.LIVE_RESULTS if arguments.live else suite.RESULTS
     outcomes = _run(arguments, files, settings)
-    if arguments.pcap is not None:
-        suite.write_captures(outcomes, arguments.pcap)
-    if arguments.junit is not None:
-        suite.write_junit(outcomes, arguments.junit, results)
+    try:
+        if arguments.pcap is not None:
+            suite.write_captures(outcomes, arguments.pcap)
+        if arguments.junit is not None:
+            suite.write_junit(outcomes, arguments.junit, results)
+    except OSError as error:
+        raise cannot_use(error.filename or arguments.junit or arguments.pcap, error) from None
     if arguments.json:
         output.say(suite.write_json(outcomes, results))
     else:
         _report(arguments, outcomes, results)
     failed = any(outcome.status.value in ("failed", "error") for outcome in outcomes)
     return FAILED if failed else OK
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """What cannot be written afterwards is said before hundreds of scripts are run."""
+    junit, pcap = arguments.junit, arguments.pcap
+    if junit is not None and (junit.is_dir() or not junit.absolute().parent.is_dir()):
+        raise Failure(f"--junit {junit}: there is no such folder, or it is a folder itself", "name a file", USAGE)
+    if pcap is not None and pcap.exists() and not pcap.is_dir():
+        raise Failure(f"--pcap {pcap}: it is no folder", "captures go into a folder: name one", USAGE)
 
 
 def _run(arguments: argparse.Namespace, files: list[Path], settings: "Settings") -> "list[Outcome]":

@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from umuxstack.cli.common import OK, USAGE, Commands, Failure, add_command
+from umuxstack.cli.common import OK, USAGE, Commands, Failure, add_command, refused_device
 
 if TYPE_CHECKING:
     from ipaddress import IPv6Interface, IPv6Network
@@ -58,7 +58,9 @@ def add(commands: Commands) -> None:
 def _link(arguments: argparse.Namespace) -> int:
     import trio
 
+    from tun.device import MTU_MAX, MTU_MIN
     from tun.errors import TunError
+    from umuxstack.cli import values
     from umuxstack.core.errors import BadArgument
 
     try:
@@ -66,12 +68,15 @@ def _link(arguments: argparse.Namespace) -> int:
     except BadArgument as error:
         raise Failure(str(error), code=USAGE) from None
     ends = [_end(arguments, end) for end in ("a", "b")]
+    if (ends[0].name, ends[0].namespace) == (ends[1].name, ends[1].namespace):
+        raise Failure(f"--a and --b are both {arguments.a!r}", "a cable has two ends: name another device", USAGE)
+    values.whole(arguments.mtu, "--mtu", MTU_MIN, MTU_MAX)
     if arguments.seconds is not None and not arguments.seconds >= 0:
         raise Failure(f"--for: {arguments.seconds} is no time", "write seconds, as 2.5", USAGE)
     try:
         statistics = trio.run(_run, arguments, ends, faults)
     except TunError as error:  # before there is a cable; it carries on whatever happens to it later
-        raise Failure(error.strerror or str(error)) from None
+        raise refused_device(error) from None
     _report(arguments, statistics)
     return OK
 
@@ -125,10 +130,15 @@ def _end(arguments: argparse.Namespace, end: str) -> "CableEnd":
 
 
 def _text(option: str, text: str, shape: "type[IPv6Interface] | type[IPv6Network]") -> str:
+    from ipaddress import IPv6Interface
+
     try:
-        return str(shape(text))
+        found = shape(text)
     except ValueError as error:
         raise Failure(f"--{option}: {text!r}: {error}", "write IPv6, as 2001:db8:a::1/64", USAGE) from None
+    if isinstance(found, IPv6Interface) and (found.ip.is_unspecified or found.ip.is_multicast):
+        raise Failure(f"--{option}: {text!r} is nobody's address", "write a unicast one, as 2001:db8:a::1/64", USAGE)
+    return str(found)
 
 
 def _impairment(arguments: argparse.Namespace, direction: int) -> "Impairment":

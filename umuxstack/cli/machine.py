@@ -4,7 +4,7 @@ import argparse
 import platform
 from typing import Final
 
-from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command
+from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, cannot_use
 
 _NEEDED: Final = ("a TUN device can be made", "IPv6")  # without these, `umux up` cannot work
 
@@ -69,6 +69,8 @@ def _birthday(arguments: argparse.Namespace) -> int:
         return birthday.report(bits=arguments.bits, rate=arguments.rate, json=arguments.json, plot=arguments.plot)
     except BadArgument as error:
         raise Failure(str(error), "`umux analyze birthday --help` shows examples", USAGE) from error
+    except OSError as error:
+        raise cannot_use(error.filename or arguments.plot, error) from error
 
 
 def demo(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from umuxstack.cli import output
-from umuxstack.cli.common import INTERRUPTED, OK, USAGE, Failure
+from umuxstack.cli.common import INTERRUPTED, OK, USAGE, Failure, refused_device
 from umuxstack.cli.services import serve
 from umuxstack.cli.settings import Settings, settings
 from umuxstack.control import place
@@ -36,8 +36,6 @@ def up(arguments: argparse.Namespace) -> int:
     _allow_many_descriptors()
     tun = wanted.tun or _free_name()
     name = wanted.name or tun
-    if "/" in name or name.startswith("."):
-        raise Failure(f"{name!r} cannot be a stack's name: it is part of a file's name", "", USAGE)
     path = wanted.socket or os.environ.get("UMUX_SOCKET")
     where = Path(path) if path else place.default_path(name, os.environ, os.geteuid())
     access = Access(uids=frozenset(_user_id(user) for user in wanted.users), gids=_group_ids(wanted.group))
@@ -75,7 +73,7 @@ def _user_id(user: str) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
-        if user.isdecimal():
+        if user.isdecimal() and int(user) < place.LARGEST_ID:
             return int(user)
         raise Failure(f"there is no user {user!r}", "`getent passwd` lists them", USAGE) from None
 
@@ -100,15 +98,14 @@ async def _run(
                         offload=wanted.offload,
                         kernel_address=wanted.kernel_address,
                         key_file=wanted.key_file,
-                        congestion=wanted.cc,
+                        congestion=wanted.algorithms,
                         capture=sys.stdout.fileno() if wanted.capture == "-" else wanted.capture,
                         qlog=wanted.qlog,
                         record=wanted.record,
                     )
                 )
             except OSError as error:
-                cause = error.strerror or str(error)
-                raise Failure(f"the stack cannot start: {cause}", "`umux doctor` looks further") from error
+                raise refused_device(error, "the stack cannot start: ") from error
             return await _live(host, wanted, tun, name, bound, access, signals, arguments)
 
 

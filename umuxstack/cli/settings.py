@@ -4,19 +4,31 @@ Every key and value is checked here; what is wrong is named with what is allowed
 """
 
 import argparse
+import math
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from tun import netns
+from tun.device import MTU_MAX, MTU_MIN, check_name
+from tun.errors import TunError
 from umuxstack.cli import values
 from umuxstack.cli.common import USAGE, Failure
 from umuxstack.core.config import PoolPolicy, StackConfig, TcpPolicy
+from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import LocalError
+from umuxstack.core.stack import Stack
 from umuxstack.core.units import Micros
+from umuxstack.core.wire.address import in_prefix
+from umuxstack.driver.congestion_loader import register_spec
 from umuxstack.host import make_config
 
+_LARGEST_FILE: Final = 1 << 20
+NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 SERVICES: Final = ("echo", "hello")
 
 # Fields of StackConfig that stand at the top of the file under their own names.
@@ -53,7 +65,7 @@ class Settings:
     group: str | None
     users: tuple[str, ...]
     serve: tuple[str, ...]
-    cc: str | None
+    algorithms: Mapping[str, type]
     capture: str | None
     qlog: str | None
     record: str | None
@@ -93,6 +105,9 @@ def settings(arguments: argparse.Namespace) -> Settings:
         flag = getattr(arguments, name, None)
         if flag is not None and flag != []:
             given[name] = flag
+    for name, value in given.items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise Failure(f"{name.replace('_', '-')} is empty", "write its value, or leave it away", USAGE)
     if "prefix" not in given:
         raise Failure("no prefix: which addresses are the stack's?", "umux up --prefix 2001:db8:1::/64", USAGE)
     for service in given.get("serve", ()):
@@ -109,8 +124,15 @@ def settings(arguments: argparse.Namespace) -> Settings:
             tcp=TcpPolicy(**given.get("tcp", {})),
             **core,
         )
+        algorithms: dict[str, type] = {}
+        if "cc" in given:
+            name = register_spec(given["cc"], algorithms)
+            config = attrs.evolve(config, tcp=attrs.evolve(config.tcp, congestion=name))
+        # What the stack itself would say of all this, it says now, before anything is made.
+        Stack(config, Entropy(bytes(32)), Micros(0), congestion=algorithms)
     except LocalError as error:
         raise Failure(str(error), "`umux up --help` explains the options", USAGE) from error
+    _check_place(given, config)
     return Settings(
         config=config,
         tun=given.get("tun"),
@@ -124,17 +146,64 @@ def settings(arguments: argparse.Namespace) -> Settings:
         group=given.get("group"),
         users=tuple(given.get("users", ())),
         serve=tuple(dict.fromkeys(given.get("serve", ()))),
-        cc=given.get("cc"),
+        algorithms=algorithms,
         capture=given.get("capture"),
         qlog=given.get("qlog"),
         record=given.get("record"),
     )
 
 
+def _check_place(given: dict[str, Any], config: StackConfig) -> None:
+    """Names and numbers of the device, and of what belongs to it."""
+    if "mtu" in given:
+        values.whole(given["mtu"], "the mtu", MTU_MIN, MTU_MAX)
+    try:
+        if "tun" in given:
+            check_name(given["tun"])
+        if "namespace" in given:
+            netns.check_name(given["namespace"])
+    except TunError as error:
+        raise Failure(error.strerror or str(error), "", USAGE) from None
+    name = given.get("name", "x")
+    if not NAME.fullmatch(name):
+        raise Failure(
+            f"{name!r} cannot be a stack's name: it is part of a file's name",
+            "use letters, digits, '-', '_' or '.', 64 at most, and no '.' at the beginning",
+            USAGE,
+        )
+    if given.get("key_file") is not None and config.scheme != "sealed":
+        raise Failure("a key file is for the scheme 'sealed'", f"leave --scheme {config.scheme} away", USAGE)
+    if "record" in given and ("key_file" in given or ":" in given.get("cc", "")):
+        raise Failure(
+            "a run with a key file, or with an algorithm from a file, cannot be recorded",
+            "leave --record away, or the other one",
+            USAGE,
+        )
+    for key in ("key_file", "capture", "record"):
+        path = Path(given.get(key, "-"))
+        if str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
+            words = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise Failure(f"--{key.replace('_', '-')} {path}: {words}", "name a file in a folder that exists", USAGE)
+    logs = Path(given.get("qlog", "."))
+    if logs.exists() and not logs.is_dir():
+        raise Failure(f"--qlog {logs}: it is no folder", "each session gets a file of its own there", USAGE)
+    if "kernel_address" in given:
+        kernel = values.address(given["kernel_address"].partition("/")[0], "--kernel-address")
+        if in_prefix(kernel, config.prefix, config.prefix_length) or kernel in config.shared:
+            raise Failure(
+                f"--kernel-address: {given['kernel_address']} is one of the stack's own addresses",
+                "the kernel needs another one: choose it outside of the prefix, like fd00:75::1",
+                USAGE,
+            )
+
+
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            table = tomllib.load(file)
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise Failure(f"{path} has more than {_LARGEST_FILE} bytes; it is no settings file", "", USAGE)
+        table = tomllib.loads(data.decode())
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}", "", USAGE) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -153,7 +222,7 @@ def _value(path: Path, name: str, value: Any, known: dict[str, Any]) -> Any:
     kind = known[name]
     if kind is Micros:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return Micros(int(value * 1_000_000))
+            return values.time(f"{value:f}" if math.isfinite(value) else str(value), f"{path}: {name}")
         if isinstance(value, str):
             return values.time(value, f"{path}: {name}")
         raise Failure(f"{path}: {name} is not a time", "write seconds, or a text like '200ms' or '10m'", USAGE)

@@ -233,7 +233,15 @@ def _stats(arguments: argparse.Namespace) -> int:
     from umuxstack.cli import metrics, output, values
     from umuxstack.control.messages import Statistics
 
-    pause = values.time(arguments.watch, "--watch") / 1e6 if arguments.watch else 0.0
+    pause = 0.0 if arguments.watch is None else values.pause(arguments.watch, "--watch") / 1e6
+    if arguments.port is not None:
+        values.whole(arguments.port, "--port", 0, 65535)
+    if not arguments.prometheus and arguments.port is not None:
+        raise Failure("--port is for --prometheus", "umux stats --prometheus --port 9464", USAGE)
+    if arguments.prometheus and (arguments.json or arguments.snmp or arguments.match or arguments.watch):
+        raise Failure(
+            "--prometheus has its own form, with all counters, once", "leave the others away, or leave it away", USAGE
+        )
     if arguments.prometheus:
         return _prometheus(arguments)
     with running_stack(arguments) as stack:
@@ -245,8 +253,12 @@ def _stats(arguments: argparse.Namespace) -> int:
             if arguments.snmp:
                 figures = metrics.as_snmp(figures)
             figures = {name: value for name, value in figures.items() if arguments.match in name}
+            if not figures:
+                raise Failure(
+                    f"no counter's name contains {arguments.match!r}", "`umux stats --all` shows their names", USAGE
+                )
             if arguments.json:
-                (output.say_json_line if arguments.watch else output.say_json)(figures)
+                (output.say_json_line if pause else output.say_json)(figures)
             else:
                 lines = []
                 for name, value in figures.items():
@@ -254,7 +266,7 @@ def _stats(arguments: argparse.Namespace) -> int:
                     if value or arguments.all:
                         lines.append((name, value, f"{change:+,.0f}/s" if before else ""))
                 output.say(*output.table(("COUNTER", "VALUE", "CHANGE" if before else ""), lines, right=(1, 2)))
-            if not arguments.watch:
+            if arguments.watch is None:
                 return OK
             before, then = figures, now
             time.sleep(pause)
@@ -288,9 +300,10 @@ def _prometheus(arguments: argparse.Namespace) -> int:
 
 
 def _telescope(arguments: argparse.Namespace) -> int:
-    from umuxstack.cli import output
+    from umuxstack.cli import output, values
     from umuxstack.control.messages import Telescope
 
+    values.whole(arguments.limit, "--limit", 0, 1_000_000)
     with running_stack(arguments) as stack:
         knocks = sorted(stack.rows(Telescope()), key=lambda knock: -knock.packets)
     shown = knocks[: arguments.limit] if arguments.limit > 0 else knocks

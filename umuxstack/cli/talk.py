@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from umuxstack.control.client import Client
     from umuxstack.control.messages import Opened
 
+_LONGEST_ECHO: Final = 3600  # seconds between two requests, or until an answer: the stack takes no more
 _CHUNK: Final = 65536
 
 
@@ -63,7 +64,20 @@ def add(commands: Commands) -> None:
 
 
 def _nc(arguments: argparse.Namespace) -> int:
+    from umuxstack.cli import values
+
+    if arguments.wait is not None:
+        values.pause(arguments.wait, "--wait")  # now, before there is a listener
     return _nc_listen(arguments) if arguments.listen else _nc_connect(arguments)
+
+
+def _refuse(arguments: argparse.Namespace, when: str, *options: str) -> None:
+    """Options that would mean nothing are a mistake: somebody expects something of them."""
+    from umuxstack.cli.common import USAGE
+
+    for option in options:
+        if getattr(arguments, option) not in (None, "", False) or (option == "unified" and arguments.unified is False):
+            raise Failure(f"--{option} means nothing {when}", "`umux nc --help` shows what goes together", USAGE)
 
 
 def _port(text: str) -> int:
@@ -82,8 +96,9 @@ def _nc_connect(arguments: argparse.Namespace) -> int:
 
     if not 1 <= len(arguments.target) <= 2:
         raise Failure("umux nc wants an address, and perhaps a port", "umux nc ADDRESS [PORT], or umux nc -l", USAGE)
+    _refuse(arguments, "without -l", "listener", "address", "das")
     peer = values.resolve(arguments.target[0])
-    source = values.address(arguments.source, "--source") if arguments.source else UNSPECIFIED
+    source = UNSPECIFIED if arguments.source is None else values.address(arguments.source, "--source")
     unified = {None: Unified.BY_CONFIGURATION, False: Unified.NO, True: Unified.YES}[arguments.unified]
     with running_stack(arguments) as stack:
         port = _port(arguments.target[1]) if len(arguments.target) == 2 else stack.call(GetStatus()).fixed_port
@@ -104,17 +119,22 @@ def _nc_listen(arguments: argparse.Namespace) -> int:
 
     if len(arguments.target) > 1:
         raise Failure("umux nc -l wants a port at most", "an address is given with --address", USAGE)
+    _refuse(arguments, "with -l", "source", "unified")
+    if arguments.das:
+        _refuse(arguments, "with --das", "address")
+    else:
+        _refuse(arguments, "with -l and without --das", "label")
     request = Listen(
         port=_port(arguments.target[0]) if arguments.target else 0,
         backlog=1,
-        address=values.address(arguments.address, "--address") if arguments.address else UNSPECIFIED,
+        address=UNSPECIFIED if arguments.address is None else values.address(arguments.address, "--address"),
         name=arguments.listener,
     )
     with running_stack(arguments) as stack:
         row, listener = stack.open(request)
         with listener:
             if arguments.das:
-                lifetime = values.time(arguments.wait, "--wait") if arguments.wait else NEVER
+                lifetime = NEVER if arguments.wait is None else values.pause(arguments.wait, "--wait")
                 waiter = stack.call(
                     DasAdd(listener=row.name, label=arguments.label, default_lifetime=False, lifetime=lifetime)
                 )
@@ -146,7 +166,7 @@ def _patience(arguments: argparse.Namespace, what: str) -> Any:
         yield
         return
     previous = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, max(values.time(arguments.wait, "--wait") / 1e6, 1e-3))
+    signal.setitimer(signal.ITIMER_REAL, max(values.pause(arguments.wait, "--wait") / 1e6, 1e-3))
     try:
         yield
     finally:
@@ -218,14 +238,15 @@ def _outcome(stack: "Client", opened: "Opened") -> int:
 def _ping(arguments: argparse.Namespace) -> int:
     from umuxstack.cli import output, values
     from umuxstack.control.messages import Ping
+    from umuxstack.core.errors import Reason
     from umuxstack.core.units import NEVER
 
     peer = values.resolve(arguments.peer)
     request = Ping(
         peer=peer,
         count=values.whole(arguments.count, "--count", 1, 1_000_000),
-        interval=values.time(arguments.interval, "--interval"),
-        timeout=values.time(arguments.timeout, "--timeout"),
+        interval=values.time(arguments.interval, "--interval", _LONGEST_ECHO),
+        timeout=values.pause(arguments.timeout, "--timeout", _LONGEST_ECHO),
         size=values.whole(arguments.size, "--size", 0, 65_000),
     )
     times: list[int] = []
@@ -236,7 +257,7 @@ def _ping(arguments: argparse.Namespace) -> int:
         try:
             for echo in stack.rows(request, patient=True):
                 sent += 1
-                answered = echo.rtt < NEVER
+                answered = echo.rtt < NEVER and echo.reason == Reason.NONE
                 if answered:
                     times.append(echo.rtt)
                 if arguments.json:
@@ -247,7 +268,8 @@ def _ping(arguments: argparse.Namespace) -> int:
                         f"time {echo.rtt / 1000:.3f} ms ({echo.lease})"
                     )
                 else:
-                    output.say(f"no answer: seq {echo.sequence} ({echo.lease})")
+                    why = "no answer" if echo.rtt >= NEVER else Reason(echo.reason).name.lower().replace("_", " ")
+                    output.say(f"{why}: seq {echo.sequence} ({echo.lease})")
         except KeyboardInterrupt:
             if not arguments.json:
                 output.say("")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command
+from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, cannot_use
 
 
 def add(commands: Commands) -> None:
@@ -51,7 +51,7 @@ def _plot(arguments: argparse.Namespace) -> int:
     except BadArgument as error:
         raise Failure(str(error), code=USAGE) from None
     except OSError as error:
-        raise Failure(f"{error.filename or arguments.output}: {error.strerror}") from None
+        raise cannot_use(error.filename or arguments.output, error) from None
     output.say(f"{count} pictures in {arguments.output}")
     return OK
 
@@ -67,7 +67,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     except NotARecording as error:
         raise Failure(f"{arguments.file}: {error}", code=USAGE) from None
     except OSError as error:
-        raise Failure(f"{arguments.file}: {error.strerror}") from None
+        raise cannot_use(arguments.file, error) from None
     difference = result.difference
     if arguments.json:
         facts = {"lines": result.lines, "packets_in": result.packets_in, "packets_out": result.packets_out}

@@ -87,6 +87,8 @@ def _unreachable(path: Path, error: OSError) -> NoStack | Forbidden:
         return Forbidden(f"no permission for the control socket {path}; run as its owner or as root")
     if isinstance(error, FileNotFoundError):
         return NoStack(f"no stack is running: there is no control socket {path}")
+    if isinstance(error, ConnectionRefusedError) and not path.is_socket():
+        return NoStack(f"no stack is running behind {path}: it is no socket")
     if isinstance(error, ConnectionRefusedError):
         return NoStack(f"no stack is running: nobody answers behind {path}, a left-over of one that is gone")
     return NoStack(f"cannot reach a stack behind {path}: {error.strerror or error}")

@@ -248,12 +248,13 @@ class EventRow(Record):
 
 @attrs.frozen(slots=True)
 class Echo(Record):
-    """One echo: its answer, or its loss (`rtt` is NEVER)."""
+    """One echo: its answer, its loss (`rtt` is NEVER), or why it could not arrive (`reason`: an ICMPv6 error came)."""
 
     sequence: U32
     rtt: Time
     size: U32
     hop_limit: U8
+    reason: U8
     lease: Name
 
 

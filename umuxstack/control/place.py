@@ -25,11 +25,16 @@ SUFFIX: Final = ".sock"
 BACKLOG: Final = 128
 _UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (socket(7), SO_PEERCRED)
 _SO_PEERGROUPS: Final = 59  # Linux 4.13: the supplementary groups; not in Python's socket module
+LARGEST_ID: Final = (1 << 32) - 1  # -1 as the kernel counts users and groups: nobody
 _LOCK_PATIENCE: Final = 2.0  # seconds; somebody else starts a stack in the same directory
 
 
 class PlaceError(Exception):
     """The socket cannot be opened there; the message says why and what helps."""
+
+
+class BadPlace(PlaceError):
+    """No socket can ever be there: the path or the group was a mistake."""
 
 
 @attrs.frozen(slots=True)
@@ -107,6 +112,8 @@ class BoundSocket:
                 self._identity = _identity(self.path)
         except OSError as error:
             self.socket.close()
+            if error.errno == errno.ENAMETOOLONG:
+                raise BadPlace(f"the name of the control socket {self.path} is too long") from error
             raise PlaceError(f"cannot open the control socket {self.path}: {error.strerror}") from error
         except PlaceError:
             self.socket.close()
@@ -129,9 +136,9 @@ def group_id(group: str | int | None) -> int | None:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        if group.isdecimal():
+        if group.isdecimal() and int(group) < LARGEST_ID:
             return int(group)
-        raise PlaceError(f"there is no group {group!r}; `getent group` lists them") from None
+        raise BadPlace(f"there is no group {group!r}; `getent group` lists them") from None
 
 
 def _prepare_directory(place: Path) -> None:
@@ -149,7 +156,7 @@ def _prepare_directory(place: Path) -> None:
     except OSError as error:
         raise PlaceError(f"cannot use the directory {place}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise PlaceError(f"{place} is no directory; choose another with --socket or UMUX_SOCKET")
+        raise BadPlace(f"{place} is no directory; choose another with --socket or UMUX_SOCKET")
     sticky = status.st_mode & stat.S_ISVTX
     if status.st_uid not in (0, os.geteuid()) or (status.st_mode & 0o022 and not sticky):
         raise PlaceError(
@@ -183,7 +190,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise PlaceError(f"{path} exists and is no socket; it is left alone: choose another with --socket")
+        raise BadPlace(f"{path} exists and is no socket; it is left alone: choose another with --socket")
     if status.st_uid not in (0, os.geteuid()):
         raise PlaceError(f"{path} belongs to uid {status.st_uid}; choose another with --socket")
     if answers(path):
@@ -208,7 +215,7 @@ def _bind(bound: socket.socket, path: Path) -> None:
         bound.bind(str(path))
     except OSError as error:
         if "too long" in str(error):
-            raise PlaceError(
+            raise BadPlace(
                 f"the path {path} is too long for a socket (107 bytes); choose another with --socket"
             ) from error
         raise

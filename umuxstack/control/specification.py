@@ -212,7 +212,7 @@ ANSWERS: Final[Mapping[str, Construct]] = MappingProxyType(
             name=TEXT,
             label=TEXT,
         ),
-        "Echo": record(sequence=Int32ub, rtt=TIME, size=Int32ub, hop_limit=Int8ub, lease=TEXT),
+        "Echo": record(sequence=Int32ub, rtt=TIME, size=Int32ub, hop_limit=Int8ub, reason=Int8ub, lease=TEXT),
         "Opened": record(
             id=Int64ub,
             local=ADDRESS,

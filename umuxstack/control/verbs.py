@@ -193,6 +193,7 @@ class Verbs:
                     rtt=NEVER if answer is None else answer.rtt,
                     size=request.size if answer is None else len(answer.data),
                     hop_limit=0 if answer is None else answer.hop_limit,
+                    reason=Reason.NONE if answer is None else answer.reason,
                     lease=lease,
                 )
                 await reply.send([echo], last=False)

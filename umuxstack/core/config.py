@@ -189,6 +189,11 @@ class StackConfig:
             raise BadArgument(f"prefix has bits set beyond its length of {self.prefix_length}")
         if self.prefix[0] == 0xFF:
             raise BadArgument("a multicast prefix cannot hold sessions")
+        for address in self.shared:
+            if len(address) != 16 or address[0] == 0xFF or not any(address[:15]):
+                raise BadArgument("a shared address must be a unicast one: not unspecified, loopback or multicast")
+        if len(set(self.shared)) != len(self.shared):
+            raise BadArgument("a shared address is named twice")
         if self.scheme not in ("sealed", "random"):
             raise BadArgument(f"scheme is {self.scheme!r}; it is 'sealed' or 'random'")
         if self.pool.low > self.pool.high:

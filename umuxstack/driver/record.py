@@ -29,7 +29,7 @@ VERSION: Final = 1
 
 # Verbs by class; their results are compared on replay, new objects among them are numbered.
 VERBS: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
-    (Stack, ("connect", "listen", "das", "revoke", "udp", "ping", "close")),
+    (Stack, ("connect", "listen", "das", "revoke", "udp", "ping", "end_some", "close")),
     (Listener, ("accept", "close")),
     (
         TcpSession,

@@ -22,7 +22,7 @@ import trio
 
 from tun.errors import TunError
 from umuxstack.cli import output
-from umuxstack.cli.common import FAILED, INTERRUPTED, OK
+from umuxstack.cli.common import FAILED, INTERRUPTED, OK, USAGE, Failure
 from umuxstack.cli.demo import lives
 from umuxstack.cli.demo.capture import FILE_NAME, keep
 from umuxstack.cli.demo.lives import Life
@@ -58,6 +58,9 @@ _IN_MEMORY: Final = (
 def main(argv: Sequence[str]) -> int:
     """Exit code 0 if every step showed what it should, 1 if not, 130 or 143 after Ctrl-C or SIGTERM."""
     arguments = _parser().parse_args(argv)
+    pcap = arguments.pcap
+    if pcap is not None and (pcap.is_dir() or not pcap.absolute().parent.is_dir()):
+        raise Failure(f"--pcap {pcap}: there is no such folder, or it is a folder itself", "name a file", USAGE)
     _sweep()
     logging.getLogger("umuxstack").addHandler(logging.NullHandler())  # the story tells itself what is refused
     performance = _Performance(arguments)

@@ -20,7 +20,7 @@ import attrs
 import dpkt
 
 from tun.netns import Namespace
-from umuxstack.cli.common import Failure
+from umuxstack.cli.common import cannot_use
 from umuxstack.core.network.offload import finish
 from umuxstack.core.session.context import Outgoing
 from umuxstack.driver.link import Link, Packet
@@ -171,7 +171,7 @@ def keep(capture: Path, wanted: Path | None) -> Path:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:
-            raise Failure(f"the capture cannot be written to {path}: {error.strerror}") from error
+            raise cannot_use(path, error) from error
     else:
         path = Path.cwd() / FILE_NAME
         try:
