@@ -170,3 +170,24 @@ def test_a_route_may_narrow_the_segments() -> None:
 
 def test_a_socket_of_two_minds_is_refused() -> None:
     passes("+0 socket(..., SOCK_STREAM, IPPROTO_UDP) = -1 EPROTONOSUPPORT (Protocol not supported)\n")
+
+
+def test_how_far_out_of_order_segments_came() -> None:
+    """`tcpi_reordering` was always 3. It is the distance in segments below the highest SACKed."""
+    passes(
+        SERVER
+        + """
+   +0 < S 0:0(0) win 65535 <mss 1000,sackOK,nop,nop>
+   +0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,sackOK>
+  +.1 < . 1:1(0) ack 1 win 65535
+   +0 accept(3, ..., ...) = 4
+   +0 write(4, ..., 9000) = 9000
+   +0 > P. 1:9001(9000) ack 1
+  +.1 < . 1:1(0) ack 1 win 65535 <sack 7001:8001,nop,nop>
+   +0 %{ assert (tcpi_reordering, tcpi_reord_seen) == (3, 0), (tcpi_reordering, tcpi_reord_seen) }%
+ +.01 < . 1:1(0) ack 1 win 65535 <sack 3001:4001 7001:8001,nop,nop>
+   +0 %{ assert (tcpi_reordering, tcpi_reord_seen) == (5, 1), (tcpi_reordering, tcpi_reord_seen) }%
+   +0 < . 1:1(0) ack 8001 win 65535
+   +0 %{ assert (tcpi_reordering, tcpi_reord_seen) == (8, 2), (tcpi_reordering, tcpi_reord_seen) }%
+"""
+    )

@@ -12,6 +12,7 @@ import attrs
 from umuxstack.conformance.ends import HERE, PREFIX, Ends
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import Mismatch
+from umuxstack.conformance.reordering import Look, Reordering
 from umuxstack.conformance.spent import Spent
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.errors import AddressInUse, PoolExhausted
@@ -49,6 +50,7 @@ class Target(Ends):
         self.stack = Stack(config, self.entropy, self.now)
         self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = min_mtu
         self.spent: dict[TcpSession, Spent] = {}
+        self.orders: dict[TcpSession, Reordering] = {}
         self._steps = 0
         self.reuse_after = -1  # microseconds in TIME-WAIT after which a four-tuple with timestamps may be used again
 
@@ -124,7 +126,11 @@ class Target(Ends):
     def inject(self, raw: bytes, gso_size: int = 0) -> None:
         self.capture.append((self.now, raw))
         if self.link_up:
+            tcb = None if self.flow is None else self.session_of(self.flow)
+            before = Look(tcb) if isinstance(tcb, Connection) and tcb.board else None
             self.stack.receive(raw, 0, gso_size, False, self.now)
+            if before is not None and isinstance(tcb, Connection) and isinstance(tcb.handle, TcpSession):
+                self.orders.setdefault(tcb.handle, Reordering()).compare(tcb, before)
         self._settle()
 
     # Sessions

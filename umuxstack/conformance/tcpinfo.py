@@ -5,6 +5,7 @@ Segments and octets on the wire are counted by the runner, not by the stack.
 
 from typing import TYPE_CHECKING, Final
 
+from umuxstack.conformance.reordering import Reordering
 from umuxstack.conformance.spent import Spent
 from umuxstack.conformance.symbols import LINUX_OF_NAME, LINUX_STATES, TCPI_STATES, Value
 from umuxstack.core.tcp import state as st
@@ -86,7 +87,6 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_rcv_wnd": known.rcv_wnd,
         "tcpi_bytes_acked": max(tcb.snd_una - tcb.iss - 1, 0) if tcb.iss else 0,
         "tcpi_pmtu": known.snd_mss + 60,
-        "tcpi_reordering": 3,
         # FreeBSD's and our own names
         "tcpi_snd_zerowin": 0,
         "tcpi_snd_rexmitpack": known.total_retrans,
@@ -100,6 +100,7 @@ def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
     segments = target.segments
     mss = session.statistics().snd_mss
     spent = target.spent.get(session, Spent())
+    order = target.orders.get(session, Reordering())
     return {
         "tcpi_segs_out": segments["out"],
         "tcpi_segs_in": segments["in"],
@@ -109,6 +110,8 @@ def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
         "tcpi_rcv_mss": min(target.largest_in or DEFAULT_RCV_MSS, mss),
         "tcpi_advmss": min(target.mtu - 60, session.policy.mss or target.mtu),
         "tcpi_last_data_recv": (target.now - target.data_in_at) // 1000,
+        "tcpi_reordering": order.degree,
+        "tcpi_reord_seen": order.seen,
         "tcpi_busy_time": spent.busy,
         "tcpi_rwnd_limited": spent.window,
         "tcpi_sndbuf_limited": spent.buffer,

@@ -62,6 +62,7 @@ class Scoreboard(Emitter):
         gained = 0
         rtt = 0
         newest: Sent | None = None
+        whole = self.policy.sacks_whole_segments
         # In order of sequence: of blocks in one ACK none came "after" another (RFC 8985 6.2 step 3).
         for start, end in sorted(blocks):
             start = max(start, ack)
@@ -75,11 +76,14 @@ class Scoreboard(Emitter):
                     continue
                 if sent.start >= end:
                     break
-                if sent.start < start:
-                    board.insert(index, sent.split(start))
+                low, high = (start, end) if not whole else self._whole_segments(sent, start, end)
+                if low >= high:
                     continue
-                if sent.end > end:
-                    board.insert(index, sent.split(end))
+                if sent.start < low:
+                    board.insert(index, sent.split(low))
+                    continue
+                if sent.end > high:
+                    board.insert(index, sent.split(high))
                 length = sent.end - sent.start
                 gained += length
                 loss.sacked += length
@@ -96,6 +100,16 @@ class Scoreboard(Emitter):
             if end > loss.high_sacked:
                 loss.high_sacked = end
         return gained, newest, rtt
+
+    def _whole_segments(self, sent: Sent, start: int, end: int) -> tuple[int, int]:
+        """What of `sent` the block covers in whole segments: half a segment is as good as none."""
+        mss = self.mss
+        first = max(start, sent.start)
+        first += -(first - sent.start) % mss
+        behind = min(end, sent.end)
+        if behind < sent.end:
+            behind -= (behind - sent.start) % mss
+        return min(first, sent.end), behind
 
     def _duplicate_reported(self, loss: Loss, block: tuple[int, int], now: Micros) -> None:
         """The peer got `block` twice; recovery.py draws the conclusions."""
