@@ -30,7 +30,16 @@ def too_big(wire: Wire, session: TcpSession, peer: Peer, mtu: int) -> None:
 
 
 @pytest.mark.rule(
-    "8201-1-1", "8201-4-4", "8201-4-5", "8201-4-6", "8201-4-7", "8201-5.4-1", "8201-5.4-2", "8201-5.4-6", "8201-5.2-7"
+    "8201-1-1",
+    "8201-4-4",
+    "8201-4-5",
+    "8201-4-6",
+    "8201-4-7",
+    "8201-5.4-1",
+    "8201-5.4-2",
+    "8201-5.4-6",
+    "8201-5.2-7",
+    "8201-5.2-9",
 )
 def test_what_was_too_big_is_sent_again_at_once_and_smaller_and_so_is_all_after_it() -> None:
     wire = Wire()

@@ -6,7 +6,7 @@ Unified rules that differ from the RFC are named where they act (UM-23, UM-33).
 
 # RFC 9293 appendix B: MUST-3, MUST-11, MUST-12, MUST-22, MUST-24, MUST-26, MUST-29, MUST-54, MUST-66, SHLD-3,
 # SHLD-8, SHLD-12, SHLD-21, SHLD-22, SHLD-25, SHLD-26, MAY-1, MAY-5, MAY-12; UM-35.a, UM-35.b, UM-35.c, UM-35.d,
-# UM-35.e, UM-35.h, UM-35.t, UM-35.u, UM-35.w; 4443-5.2-1, 8201-5.2-7, 8201-5.4-6, 8201-5.4-7, 8504-5.12-1
+# UM-35.e, UM-35.h, UM-35.t, UM-35.u, UM-35.w; 4443-5.2-1, 8201-5.2-7, 8201-5.2-9, 8201-5.4-6, 8201-5.4-7, 8504-5.12-1
 
 from typing import Final, Self
 
