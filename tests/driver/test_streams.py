@@ -6,6 +6,7 @@ from trio.testing import check_half_closeable_stream, wait_all_tasks_blocked
 
 from tests.driver.conftest import Pair
 from umuxstack.core.errors import Reason
+from umuxstack.core.events import EventKind
 from umuxstack.driver.runtime import Host
 from umuxstack.driver.streams import UmuxStream
 
@@ -204,6 +205,26 @@ async def test_statistics_are_the_sessions(pair: Pair) -> None:
     async with ours, theirs:
         assert ours.statistics().state == "ESTABLISHED"
         assert ours.statistics().snd_mss > 1000
+
+
+@pytest.mark.rule("RFC 9293 SHLD-9", "RFC 9293 MUST-47")
+async def test_a_program_can_learn_that_the_peer_does_not_answer_while_the_stream_lives_on(pair: Pair) -> None:
+    ours, theirs = await pair.session()
+    events = pair.client.subscribe_events()
+    pair.client_link.loses = True
+    await ours.send_all(b"anybody?")
+    with trio.fail_after(60):
+        async for event in events:
+            if event.kind == EventKind.SESSION_TROUBLED:
+                break
+    assert (event.reason, ours.soft_error.name) == (Reason.TIMED_OUT, "TIMED_OUT")
+    pair.client_link.loses = False
+    assert await theirs.receive_some() == b"anybody?"
+    await trio.sleep(1)
+    assert ours.soft_error == Reason.NONE
+    for stream in (ours, theirs):
+        await stream.aclose()
+    events.close()
 
 
 async def test_a_forgotten_stream_is_closed_with_a_warning(pair: Pair) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.core.scene import SERVICE, end, lives, service
+from tests.core.scene import SERVICE, SHARED, address, end, lives, service
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.tcp.quiet import LONGEST
 from umuxstack.core.tcp.session import TcpSession
@@ -183,4 +183,37 @@ def test_a_session_s_own_duration_counts() -> None:
     assert held(wire, session)
     wire.advance(1)
     assert not held(wire, session)
+    end(wire)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_record_in_a_second_stage_begins_anew_and_leaves_it(shared: bool) -> None:
+    wire = Wire(shared=(address(SHARED),))
+    where = address(SHARED if shared else SERVICE)
+    door = wire.stack.listen(wire.now, address=where, port=1)
+    peers = [Peer(wire, where, port=port) for port in (5, 6)]
+    sessions = []
+    for peer in peers:
+        peer.connect()
+        sessions.append(door.accept())
+    first, other = sessions
+    assert first is not None
+    assert other is not None
+    first.close(wire.now)
+    wire.take()
+    peers[0].rcv_nxt = peers[0].rcv_nxt + 1 & 0xFFFFFFFF
+    peers[0].send("FA")
+    wire.take()
+    wire.advance(seconds(40))
+    repeat_fin(peers[0])
+    peers[0].expect("A")
+    wire.advance(seconds(40))
+    repeat_fin(peers[0])
+    peers[0].expect("A")
+    wire.advance(MINUTE)
+    assert not wire.stack._ctx.restarted
+    repeat_fin(peers[0])
+    wire.take()
+    peers[1].send("PA", b"still here")
+    assert other.read(99, wire.now) == b"still here"
     end(wire)
