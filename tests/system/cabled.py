@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from tests.system.lab import DEVICE, KERNEL, PATIENCE, PREFIX, REST, SHARED, Lab
+from tests.system.wiretap import tapped
 from tun import netns
 from tun.device import TunDevice
 from tun.netlink import Netlink
@@ -27,6 +28,7 @@ from umuxstack.driver.links.impair import PERFECT, Impairment
 from umuxstack.driver.links.patch import Patch
 from umuxstack.host import open_host
 
+OURS: Final = f"ipv6.src == {PREFIX}"  # tshark's filter for what our stack sent
 ROUTER: Final = "2001:db8:eeee::1"  # it needs one, to have a source for its errors
 ROUTER_CABLE: Final = "cable-r"
 KERNEL_CABLE: Final = "cable-k"
@@ -55,7 +57,7 @@ async def open_cabled(
 ) -> AsyncIterator[Cabled]:
     """Ends only when no address, session or timer is left in the stack, and if it met no bug.
 
-    `tap` puts something between the stack and its TUN.
+    `tap` puts something between the stack and its TUN, instead of what judges the traffic of all tests.
     """
     async with AsyncExitStack() as opened:
         names = [netns.owned_name(f"{end}{next(_serial)}") for end in ("r", "k")]
@@ -81,9 +83,8 @@ async def open_cabled(
         netlink.set_sysctl("ipv4/tcp_no_metrics_save", "1")
         if ecn:
             netlink.set_sysctl("ipv4/tcp_ecn", "1")
-        link: Link = FdLink(device)
-        if tap is not None:
-            link = tap(link)
+        # A cable that corrupts delivers errors that are nobody's: then only what we sent is judged.
+        link = tap(FdLink(device)) if tap is not None else tapped(FdLink(device), OURS if to_us.corrupt else "")
         rest = seconds(REST)
         policy = TcpPolicy(time_wait=rest, fin_wait_2=rest, ecn=ecn)
         host = await opened.enter_async_context(

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from tests.system import peer
+from tests.system.wiretap import tapped
 from tun import netns
 from tun.device import TunDevice
 from tun.netlink import Netlink
@@ -137,7 +138,7 @@ async def open_lab(*, offload: bool = True, mtu: int = 1500) -> AsyncIterator[La
         rest = seconds(REST)
         policy = TcpPolicy(time_wait=rest, fin_wait_2=rest)
         host = await opened.enter_async_context(
-            open_host(prefix=PREFIX, shared=[SHARED], link=FdLink(device), tcp=policy, retiring=rest)
+            open_host(prefix=PREFIX, shared=[SHARED], link=tapped(FdLink(device)), tcp=policy, retiring=rest)
         )
         with trio.fail_after(PATIENCE + 5):
             yield Lab(host, namespace, netlink, device)

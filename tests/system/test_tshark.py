@@ -2,24 +2,23 @@
 
 Each scene is captured twice: between the stack and its TUN by our own tap, and at the kernel's end of the cable by
 dumpcap. There the kernel's own packets have no checksum yet (it leaves that to the device), so only ours are judged.
-What tshark merely wonders about (retransmissions, windows that fill) is listed in the output.
+What tshark merely wonders about (retransmissions, windows that fill) is listed in the output. The traffic of all other
+system tests is judged, too: see wiretap.py.
 """
 
-import shutil
 import signal
 import socket
 import struct
 import subprocess
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
-from tests.system.cabled import KERNEL_CABLE, ROUTER_CABLE, Cabled, open_cabled
+from tests.system.cabled import KERNEL_CABLE, OURS, ROUTER_CABLE, Cabled, open_cabled
+from tests.system.judge import GOOD, is_here, judge
 from tests.system.lab import KERNEL, PREFIX, SHARED, text, until
 from tests.system.peer import Tally, expected, pattern
 from tests.system.test_transfer import check, exchange, with_kernel_client, with_kernel_server
@@ -34,59 +33,8 @@ from umuxstack.host import open_host
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
+    pytest.mark.skipif(not is_here(), reason="tshark is not installed"),
 ]
-
-FIELDS = (
-    "frame.number", "_ws.expert.severity", "_ws.expert.message",
-    "tcp.checksum.status", "udp.checksum.status", "icmpv6.checksum.status",
-)  # fmt: skip
-CHECKS = ("tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "tcp.analyze_sequence_numbers:TRUE")
-# What the bytes of a stream might mean to HTTP or others is not asked.
-OPAQUE = ("tcp.port==1-65535,data", "udp.port==1-65535,data")
-ERROR = 0x800000  # of _ws.expert.severity
-WARNING = 0x600000
-GOOD = "1"  # of *.checksum.status; 0 is bad, 2 is unverified
-OURS = f"ipv6.src == {PREFIX}"
-
-
-@attrs.frozen
-class Verdict:
-    """What tshark thinks of a capture."""
-
-    packets: int
-    checksums: Counter[str]
-    errors: Counter[str]
-    warnings: Counter[str]
-
-
-def tshark(capture: Path, *arguments: str) -> str:
-    command = ["tshark", "-n", "-r", str(capture), *arguments]
-    for ports in OPAQUE:
-        command += ["-d", ports]
-    for preference in CHECKS:
-        command += ["-o", preference]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def judge(capture: Path, only: str = "") -> Verdict:
-    """`only`: a display filter for the packets that are judged; the others are still seen."""
-    arguments = ["-T", "fields", "-E", "separator=/t", "-E", "aggregator=|"]
-    for field in FIELDS:
-        arguments += ["-e", field]
-    if only:
-        arguments += ["-Y", only]
-    lines = tshark(capture, *arguments).splitlines()
-    verdict = Verdict(len(lines), Counter(), Counter(), Counter())
-    for line in lines:
-        number, severities, messages, *checksums = line.split("\t")
-        verdict.checksums.update(status for status in checksums if status)
-        worst = max((int(level) for level in severities.split("|") if level), default=0)
-        if worst >= ERROR:
-            verdict.errors[f"packet {number}: {messages}"] += 1
-        elif worst >= WARNING:
-            verdict.warnings[messages] += 1
-    return verdict
 
 
 @asynccontextmanager
