@@ -35,7 +35,7 @@ def judged_by_tshark(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
     for tap in taps.all:
         verdict = judge(tap.capture, tap.only)
         tap.capture.unlink()  # pytest keeps the directories of some runs
-        stash[JUDGED].update(packets=verdict.packets, beyond=tap.beyond, links=1)
+        stash[JUDGED].update(packets=verdict.packets, beyond=tap.beyond, links=1, errors=sum(verdict.errors.values()))
         stash[WARNINGS].update(verdict.warnings)
         assert verdict.errors == {}
         assert set(verdict.checksums) <= {GOOD}
@@ -46,8 +46,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not judged:
         return
     terminalreporter.write_line(
-        f"tshark judged {judged['packets']} packets of {judged['links']} links in system tests, and found no error; "
-        f"{judged['beyond']} packets beyond the bound were not captured"
+        f"tshark judged {judged['packets']} packets of {judged['links']} links in system tests: "
+        f"{judged['errors']} errors; {judged['beyond']} packets beyond the bound were not captured; warnings:"
     )
     for message, count in config.stash[WARNINGS].most_common():
         terminalreporter.write_line(f"  {count:6} × {message}")

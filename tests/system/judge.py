@@ -1,5 +1,6 @@
 """tshark as a judge of captures: what it calls an error or a bad checksum, and what it merely wonders about."""
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -10,7 +11,7 @@ import attrs
 
 PATIENCE: Final = 120  # seconds
 FIELDS = (
-    "frame.number", "_ws.expert.severity", "_ws.expert.message",
+    "frame.number", "frame.packet_flags", "_ws.expert.severity", "_ws.expert.message",
     "icmpv6.type", "icmpv6.checksum.status", "tcp.checksum.status", "udp.checksum.status",
 )  # fmt: skip
 CHECKS = ("tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "tcp.analyze_sequence_numbers:TRUE")
@@ -18,7 +19,10 @@ CHECKS = ("tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "tcp.analyze_seq
 OPAQUE = ("tcp.port==1-65535,data", "udp.port==1-65535,data")
 ERROR = 0x800000  # of _ws.expert.severity
 WARNING = 0x600000
+OUTBOUND = 2  # of frame.packet_flags, the lowest two bits: what our stack sent, in a capture of its own
+MANGLED = "Checksum 0xffff instead of 0x0000"
 FIRST_NO_ERROR = 128  # of icmpv6.type
+_NUMBERED = re.compile(r" \(#\d+\)")  # which duplicate ACK it is
 GOOD = "1"  # of *.checksum.status; 0 is bad, 2 is unverified
 
 
@@ -56,16 +60,19 @@ def judge(capture: Path, only: str = "") -> Verdict:
     lines = tshark(capture, *arguments).splitlines()
     verdict = Verdict(len(lines), Counter(), Counter(), Counter())
     for line in lines:
-        number, severities, messages, icmp, *checksums = line.split("\t")
+        number, flags, severities, messages, icmp, *checksums = line.split("\t")
         if icmp and int(icmp) < FIRST_NO_ERROR:
             # What an ICMP error quotes has the checksum that it had on its way: perhaps none yet. Its own must be good.
             verdict.checksums.update(checksums[:1])
             if checksums[0] == GOOD:
                 continue
+        if MANGLED in messages and int(flags or "0", 0) & 3 != OUTBOUND:
+            # Equal to 0 in one's complement. Linux, computing in place of a device, writes it for TCP, too.
+            checksums = [GOOD if status else "" for status in checksums]
         verdict.checksums.update(status for status in checksums if status)
         worst = max((int(level) for level in severities.split("|") if level), default=0)
         if worst >= ERROR:
             verdict.errors[f"packet {number}: {messages}"] += 1
         elif worst >= WARNING:
-            verdict.warnings[messages] += 1
+            verdict.warnings[_NUMBERED.sub("", messages)] += 1
     return verdict

@@ -249,3 +249,37 @@ def test_the_judge_sees_a_wrong_checksum_and_a_broken_header(tmp_path: Path) -> 
         verdict = judge(capture)
         assert verdict.checksums == checksums
         assert bool(verdict.errors) is errors
+
+
+def test_the_judge_takes_the_other_zero_from_a_kernel_alone(tmp_path: Path) -> None:
+    """0xffff for a TCP checksum of 0 is Linux's way where a device does not compute; it is none of ours."""
+    from umuxstack.driver.links import pcapng
+    from umuxstack.testing import builders
+
+    at = slice(56, 58)  # of the checksum
+    packets = (builders.tcp(KERNEL, SHARED, flags="A", ack=1, payload=n.to_bytes(4, "big")) for n in range(1 << 20))
+    right = next(packet for packet in packets if packet[at] == b"\0\0")
+    other = right[: at.start] + b"\xff\xff" + right[at.stop :]
+    for direction, status in ((pcapng.INBOUND, GOOD), (pcapng.OUTBOUND, "0")):
+        capture = tmp_path / "one.pcapng"
+        capture.write_bytes(pcapng.header("test") + pcapng.packet(other, 0, direction))
+        assert judge(capture).checksums == {status: 1}
+
+
+async def test_the_first_megabytes_of_a_link_are_judged_and_the_rest_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.system import wiretap
+    from umuxstack.driver.links.memory import memory_link_pair
+    from umuxstack.testing import builders
+
+    monkeypatch.setattr(wiretap, "BOUND", 200)
+    ours, theirs = memory_link_pair()
+    link = wiretap.Taps(tmp_path).tap(ours, "")
+    packet = builders.tcp(SHARED, KERNEL, flags="A", ack=1, payload=b"x" * 60)
+    for _ in range(5):
+        assert link.write_batch([(packet, b"", 0, 0)]) == 1
+    link.close()
+    theirs.close()
+    verdict = judge(link.capture)
+    assert (verdict.packets, link.beyond, verdict.checksums) == (2, 3, {GOOD: 2})

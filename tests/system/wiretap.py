@@ -15,7 +15,7 @@ from umuxstack.driver.link import Link, Packet
 from umuxstack.driver.links.pcap import PcapLink
 from umuxstack.driver.links.pcapng import Sink
 
-BOUND: Final = 16 << 20  # bytes: tshark takes a second for them
+BOUND: Final = 8 << 20  # bytes: tshark takes a second for them
 
 
 class Taps:
