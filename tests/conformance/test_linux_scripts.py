@@ -191,3 +191,72 @@ def test_how_far_out_of_order_segments_came() -> None:
    +0 %{ assert (tcpi_reordering, tcpi_reord_seen) == (8, 2), (tcpi_reordering, tcpi_reord_seen) }%
 """
     )
+
+
+QUEUE = """
+`sysctl -q net.ipv4.tcp_wmem="4096 40000 4194304"`
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 bind(3, ..., ...) = 0
+   +0 listen(3, 1) = 0
+   +0 < S 0:0(0) win 24000 <mss 1000,sackOK,nop,nop>
+   +0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,sackOK>
+ +.01 < . 1:1(0) ack 1 win 24000
+   +0 accept(3, ..., ...) = 4
+   +0 fcntl(4, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+"""
+
+
+def test_a_write_is_taken_in_chunks() -> None:
+    """Linux's socket counts chunks of half the window: of 60000 octets it takes four, and there is room by thirds."""
+    passes(
+        QUEUE
+        + """
+   +0 epoll_create(1) = 5
+   +0 epoll_ctl(5, EPOLL_CTL_ADD, 4, {events=EPOLLOUT|EPOLLET, fd=4}) = 0
+   +0 epoll_wait(5, {events=EPOLLOUT, fd=4}, 1, 0) = 1
+   +0 write(4, ..., 60000) = 46000
+   +0 > . 1:10001(10000) ack 1
+   +0 write(4, ..., 1000) = -1 EAGAIN (Resource temporarily unavailable)
+   +0 epoll_wait(5, {events=0, ptr=0}, 1, 0) = 0
+ +.01 < . 1:1(0) ack 10001 win 24000
+   +0 epoll_wait(5, {events=EPOLLOUT, fd=4}, 1, 0) = 1
+   +0 epoll_wait(5, {events=0, ptr=0}, 1, 0) = 0
+"""
+    )
+
+
+def test_what_is_not_sent_has_a_mark() -> None:
+    """TCP_NOTSENT_LOWAT bounds what waits for the congestion window, and poll tells when it is down to half of that."""
+    passes(
+        QUEUE
+        + """
+   +0 setsockopt(4, SOL_TCP, TCP_NOTSENT_LOWAT, [6000], 4) = 0
+   +0 write(4, ..., 60000) = 22000
+   +0 > . 1:10001(10000) ack 1
+   +0...0.010 poll([{fd=4, events=POLLOUT, revents=POLLOUT}], 1, -1) = 1
+ +.01 < . 1:1(0) ack 10001 win 24000
+"""
+    )
+    passes(
+        QUEUE.replace("`sysctl -q", "`sysctl -q net.ipv4.tcp_notsent_lowat=6000\nsysctl -q")
+        + "+0 write(4, ..., 60000) = 22000\n"
+    )
+
+
+def test_a_blocking_write_waits_for_a_third() -> None:
+    """SO_SNDBUF is doubled, and then counted with what chunks cost; time without data to send is told apart."""
+    passes(
+        QUEUE
+        + """
+   +0 fcntl(4, F_SETFL, O_RDWR) = 0
+   +0 setsockopt(4, SOL_SOCKET, SO_SNDBUF, [9000], 4) = 0
+   +0 getsockopt(4, SOL_SOCKET, SO_SNDBUF, [18000], [4]) = 0
++0...0.040 write(4, ..., 30000) = 30000
+   +0 > . 1:10001(10000) ack 1
+ +.02 < . 1:1(0) ack 10001 win 24000
+   +0 > P. 10001:22001(12000) ack 1
+ +.02 < . 1:1(0) ack 15001 win 24000
+   +0 > P. 22001:30001(8000) ack 1
+   +0 %{ assert tcpi_busy_time == 40000 and tcpi_sndbuf_limited == 20000, (tcpi_busy_time, tcpi_sndbuf_limited) }%
+"""
+    )

@@ -25,7 +25,7 @@ class Effect:
 
     policy: Change = attrs.field(factory=dict)
     link_up: bool | None = None
-    reuse: tuple[str, int] | None = None  # of four-tuples in TIME-WAIT: a setting's name, and its value
+    setting: tuple[str, int] | None = None  # of the sockets' layer, not TCP's: its name and value
     probe: str = ""  # a state's name; "" no probe
     drops_time_wait: bool = False  # what is in TIME-WAIT is forgotten
     counters: bool = False  # nstat -n: from now on counters count from 0
@@ -297,9 +297,9 @@ def _line(line: str) -> Effect:
         return Effect(dict(DEFAULTS))
     if "setkey" in line or "tcpmd5" in line:
         raise UnsupportedConstruct("TCP MD5")
-    reuse = re.search(r"(tcp_tw_reuse(?:_delay)?)\s*[= ]\s*(\d+)\s*$", line)
-    if reuse:
-        return Effect(reuse=(reuse[1], int(reuse[2])))
+    setting = re.search(r"\b(tcp_tw_reuse|tcp_tw_reuse_delay|tcp_notsent_lowat)\s*[= ]\s*(\d+)\s*$", line)
+    if setting:
+        return Effect(setting=(setting[1], int(setting[2])))
     route = re.fullmatch(r"ip\s+route\s+(?:add|change)\s.*\badvmss\s+(\d+)(?:\s+mtu\s+lock\s+(\d+))?", line)
     if route:
         return Effect({"mss": min(int(route[1]), int(route[2] or 1 << 16) - IPV4_HEADERS)})

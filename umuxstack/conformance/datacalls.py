@@ -7,6 +7,7 @@ from typing import Final
 from umuxstack.conformance.ends import HERE, PEERS
 from umuxstack.conformance.naming import NamingCalls, number
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
+from umuxstack.conformance.send_queue import ROOMY, SendQueue
 from umuxstack.conformance.sockets import CallError, Socket
 from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, OWN, Value
@@ -14,6 +15,7 @@ from umuxstack.core.errors import SessionClosed
 from umuxstack.core.units import NEVER, Address
 from umuxstack.driver.errno_map import REASON_ERRNO
 
+LOWAT: Final = (stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT)
 _UNSUPPORTED_FLAGS: Final = {
     OWN["MSG_FASTOPEN"]: "TCP Fast Open",
     OWN["MSG_ZEROCOPY"]: "MSG_ZEROCOPY",
@@ -57,6 +59,10 @@ class DataCalls(NamingCalls):
                     raise CallError(errno.EAGAIN)
                 yield NEVER
                 continue
+            queue = self._queue(socket)
+            if queue is not None and done and not queue.writable(session.tcb):
+                yield NEVER
+                continue
             try:
                 write = session.write
                 if flags & stdlib.MSG_OOB:
@@ -65,7 +71,12 @@ class DataCalls(NamingCalls):
                     write = session.write_record
                 elif flags & OWN["MSG_MORE"]:
                     write = session.write_more
-                done += write(bytes(size - done), self.target.now) if size else 0
+                if queue is not None and write == session.write:
+                    while done < size and (piece := queue.room(session.tcb, size - done)):
+                        done += write(bytes(piece), self.target.now)
+                        self.target.push()
+                else:
+                    done += write(bytes(size - done), self.target.now) if size else 0
             except SessionClosed:
                 raise CallError(errno.EPIPE) from None
             if done >= size:
@@ -75,6 +86,21 @@ class DataCalls(NamingCalls):
                     return done
                 raise CallError(errno.EAGAIN)
             yield NEVER
+
+    def _queue(self, socket: Socket) -> SendQueue | None:
+        """How much Linux would take; None where the stack's own buffer decides."""
+        session = socket.session
+        if not self.doubles_buffers or session is None or session.ended:
+            return None
+        if socket.queue is None:
+            set_by_hand = socket.policy.get("send_buffer")
+            given = set_by_hand if isinstance(set_by_hand, int) else 0
+            socket.queue = SendQueue(2 * given or session.policy.send_buffer, fixed=bool(given))
+            self.target.queues[session] = socket.queue
+        socket.queue.lowat = number(socket.remembered.get(LOWAT)) or self.target.notsent_lowat  # type: ignore[arg-type]
+        if session.policy.send_buffer < ROOMY:
+            session.configure(send_buffer=ROOMY, send_buffer_max=ROOMY)
+        return socket.queue
 
     @staticmethod
     def _buffer(buffer: Value, size: Value) -> int:

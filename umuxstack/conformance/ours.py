@@ -36,7 +36,7 @@ class OurStack(Subject):
         )
         self.ours = setup.ours
         self.counters_from: dict[str, int] = {}
-        self.reuse: dict[str, int] = {}
+        self.settings: dict[str, int] = {}
 
     def start(self, call: SystemCall) -> Steps:
         return self.calls.start(call)
@@ -48,10 +48,11 @@ class OurStack(Subject):
         for effect in commands.interpret(text):
             if effect.policy:
                 self.target.change_policy(effect.policy)
-            if effect.reuse is not None:
-                self.reuse[effect.reuse[0]] = effect.reuse[1]
-                on = self.reuse.get("tcp_tw_reuse", 2) == 1  # 2: over the loopback interface only
-                self.target.reuse_after = millis(self.reuse.get("tcp_tw_reuse_delay", 1000)) if on else -1
+            if effect.setting is not None:
+                self.settings[effect.setting[0]] = effect.setting[1]
+                on = self.settings.get("tcp_tw_reuse", 2) == 1  # 2: over the loopback interface only
+                self.target.reuse_after = millis(self.settings.get("tcp_tw_reuse_delay", 1000)) if on else -1
+                self.target.notsent_lowat = self.settings.get("tcp_notsent_lowat", 1 << 32)
             if effect.link_up is not None:
                 self.target.link_up = effect.link_up
             if effect.drops_time_wait:

@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from umuxstack.conformance.send_queue import SendQueue
 from umuxstack.core.errors import Reason
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.tcp import state as st
@@ -48,6 +49,7 @@ class Socket:
     told: bool = False  # the session's end was reported
     read_shut: bool = False
     linger: tuple[int, int] = (0, 0)
+    queue: SendQueue | None = None
     ports: tuple[int, int] | None = None  # IP_LOCAL_PORT_RANGE: the first and the last that connect() may choose
     policy: dict[str, object] = attrs.field(factory=dict)  # changes of TcpPolicy by setsockopt
     remembered: dict[tuple[int, int], object] = attrs.field(factory=dict)
@@ -93,7 +95,7 @@ class Socket:
             mask |= select.POLLIN
         if session.eof or self.read_shut:
             mask |= POLLRDHUP
-        if session.ended or session.writable:
+        if session.ended or (session.writable if self.queue is None else self.queue.writable(session.tcb)):
             mask |= select.POLLOUT
         if self.error:
             mask |= select.POLLERR
@@ -110,7 +112,8 @@ class Socket:
         session = self.session
         if session is None or session.asleep:
             return 0, 0, 0
-        return session.tcb.rcv_nxt, session.tcb.snd_una, session.state
+        room = session.tcb.snd_una if self.queue is None else self.queue.opened
+        return session.tcb.rcv_nxt, room, session.state
 
 
 @attrs.define(slots=True)

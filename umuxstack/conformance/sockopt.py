@@ -102,6 +102,10 @@ def _set_policy(calls: "Calls", socket: Socket, option: tuple[int, int], given: 
     if field == "receive_buffer":
         # A buffer of the application's choice does not grow by itself (tcp(7)).
         _change(calls, socket, "receive_buffer_max", given)
+    if field == "send_buffer" and socket.queue is not None:
+        socket.queue.limit, socket.queue.fixed = 2 * given, True
+        socket.policy[field] = given
+        return
     if field == "send_buffer":
         _change(calls, socket, "send_buffer_max", given)
     _change(calls, socket, field, bool(given) if unit < 0 else given * unit if unit else given)
@@ -155,6 +159,8 @@ def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
         return [socket.linger[0], socket.linger[1]]
     if option == (SOL, stdlib.SO_ACCEPTCONN):
         return int(socket.listener is not None)
+    if option == (SOL, stdlib.SO_SNDBUF) and socket.queue is not None:
+        return socket.queue.limit
     if option == (SOL, stdlib.SO_RCVBUF) and session is not None and not socket.remembered.get(option):
         return session.tcb.rcv_limit * (2 if calls.doubles_buffers else 1)
     if option in _POLICY:

@@ -13,9 +13,8 @@ class Spent:
     window: int = 0  # of that, the peer's window was what held it back
     buffer: int = 0  # of that, the send buffer was: the application had more
 
-    def add(self, session: TcpSession, duration: int) -> None:
-        """For `duration` from now on nothing changes."""
-        tcb = session.tcb
+    def add(self, session: TcpSession, duration: int, *, more: bool) -> None:
+        """For `duration` from now on nothing changes. `more`: the application waits for room to write."""
         known = session.statistics()
         if not session.established or not (known.unacked or known.notsent):
             return
@@ -23,5 +22,5 @@ class Spent:
         room = known.snd_wnd - known.unacked
         if known.notsent and room < min(known.notsent, known.snd_mss) and room < known.snd_cwnd - known.in_flight:
             self.window += duration
-        elif not known.notsent and tcb.want_write:
+        elif not known.notsent and more:
             self.buffer += duration

@@ -13,6 +13,7 @@ from umuxstack.conformance.ends import HERE, PREFIX, Ends
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.reordering import Look, Reordering
+from umuxstack.conformance.send_queue import SendQueue
 from umuxstack.conformance.spent import Spent
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.errors import AddressInUse, PoolExhausted
@@ -50,8 +51,10 @@ class Target(Ends):
         self.stack = Stack(config, self.entropy, self.now)
         self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = min_mtu
         self.spent: dict[TcpSession, Spent] = {}
+        self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
         self._steps = 0
+        self.notsent_lowat = 1 << 32  # of sockets that say nothing of it
         self.reuse_after = -1  # microseconds in TIME-WAIT after which a four-tuple with timestamps may be used again
 
     # Configuration
@@ -88,13 +91,19 @@ class Target(Ends):
             self.now = max(self.now, at)
             self.stack.advance(self.now)
 
+    def push(self) -> None:
+        """What may be sent now is sent."""
+        self._collect()
+
     def _account(self, until: Micros) -> None:
         """What each session does from now to `until`, when the next thing happens."""
         if until <= self.now:
             return
         for session in self.stack.sessions():
             if isinstance(session, TcpSession) and not session.asleep:
-                self.spent.setdefault(session, Spent()).add(session, until - self.now)
+                queue = self.queues.get(session)
+                more = session.tcb.want_write if queue is None else queue.full
+                self.spent.setdefault(session, Spent()).add(session, until - self.now, more=more)
 
     def _settle(self) -> None:
         self._settle_call(self._collect)
