@@ -286,6 +286,45 @@ def test_any_bits_of_the_header_may_be_injected_and_accurate_ecn_is_not_expected
     assert (outcome.status, outcome.message) == (Status.UNSUPPORTED, "AccECN")
 
 
+BSD_DIALS = """
+    0 `sysctl -w net.inet.tcp.fastopen.client_enable=1`
+    +0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+    +0 setsockopt(3, IPPROTO_TCP, TCP_FASTOPEN, [1], 4) = 0
+    +0 sendto(3, ..., 30, 0, ..., ...) = 30
+    +0 > S 0:0(0) <mss 1460,nop,wscale 6,sackOK,TS val 0 ecr 0,FO,eol,eol>
+    +.05 < S. 0:0(0) ack 1 win 9000 <{answer}>
+    +0 > P. 1:31(30) ack 1
+    +.05 < R. 1:1(0) ack 31 win 0
+    +0 close(3) = 0
+    +1 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+    +0 setsockopt(3, IPPROTO_TCP, TCP_FASTOPEN, [1], 4) = 0
+    +0 sendto(3, ..., 30, 0, ..., ...) = 30
+    +0 > S 0:{early}({early}) <mss 1460,nop,wscale 6,sackOK,TS val 0 ecr 0{cookie}>
+"""
+
+
+@pytest.mark.parametrize("length", range(1, 39))
+def test_bsd_fast_opens_by_sendto(length: int) -> None:
+    cookie = bytes(range(7, 7 + length))
+    answer = f"mss 800,FO {cookie.hex()}" if length <= 34 else f"FO {cookie.hex()}"
+    if length in (4, 6, 8, 10, 12, 14, 16):
+        padding = ",eol,eol" if length % 4 == 0 else ""
+        passes(BSD_DIALS.format(answer=answer, early=30, cookie=f",FO {cookie.hex()}{padding}"))
+    else:
+        passes(BSD_DIALS.format(answer=answer, early=0, cookie=""))
+
+
+def test_fast_open_of_a_server_is_not_there() -> None:
+    script = """
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 setsockopt(3, IPPROTO_TCP, TCP_FASTOPEN, [1], 4) = 0
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+    """
+    assert run(script).status is Status.UNSUPPORTED
+    assert run(script, "linux").status is Status.UNSUPPORTED
+
+
 def test_code_of_python_2_and_freebsds_units() -> None:
     """FreeBSD's TCP_INFO counts octets; its scripts print with a statement."""
     passes(

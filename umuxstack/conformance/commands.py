@@ -127,7 +127,7 @@ _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.v6mssdflt": _nothing,
     "net.inet.tcp.mssdflt": _nothing,
     "net.inet.tcp.isn_reseed_interval": _nothing,
-    "net.inet.tcp.fastopen.client_enable": _only(0),
+    "net.inet.tcp.fastopen.client_enable": _only(0, 1),
     "net.inet.tcp.fastopen.server_enable": _only(0),
     "net.inet.icmp.icmplim": _nothing,
     "net.inet.icmp.icmplim_jitter": _nothing,

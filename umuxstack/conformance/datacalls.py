@@ -121,6 +121,15 @@ class DataCalls(NamingCalls):
     ) -> Steps:
         socket = self._socket(descriptor)
         to = self._address(address, PEERS["peer"], self.connect_port) if isinstance(address, dict) else None
+        if (
+            socket.kind == "stream"
+            and socket.listener is None
+            and socket.session is None
+            and (socket.policy.get("fast_open", self.target.policy.fast_open))
+        ):
+            # BSD: on a socket with TCP_FASTOPEN this connects, too, and does not wait.
+            host, port = to or (None, self.connect_port)
+            return self._open(socket, host or PEERS["peer"], port, bytes(self._buffer(buffer, size))).unsent
         return (yield from self._send(socket, self._buffer(buffer, size), number(flags), to))
 
     @staticmethod

@@ -18,6 +18,7 @@ from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, Value, evaluate
 from umuxstack.conformance.target import Target
 from umuxstack.core.errors import LocalError, Reason
+from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import NEVER, Address, Micros
 from umuxstack.driver.errno_map import local_error
 
@@ -114,6 +115,8 @@ class NamingCalls:
         socket = self._socket(descriptor)
         if socket.session is not None:
             raise CallError(errno.EINVAL)
+        if socket.policy.get("fast_open"):
+            raise UnsupportedConstruct("TCP Fast Open of a server")
         if socket.listener is not None:
             socket.listener.backlog = max(number(backlog), 1)
             return 0
@@ -192,7 +195,7 @@ class NamingCalls:
             raise CallError(problem)
         return 0
 
-    def _open(self, socket: Socket, host: Address, port: int) -> None:
+    def _open(self, socket: Socket, host: Address, port: int, early: bytes = b"") -> TcpSession:
         import attrs
 
         target = self.target
@@ -205,10 +208,11 @@ class NamingCalls:
         else:
             local_port = 0 if socket.bound is None else socket.bound[1]
             source = HERE if socket.bound is None or socket.bound[0] is None else socket.bound[0]
-            socket.session = target.connect(host, port, source, local_port, policy, socket.ports)
+            socket.session = target.connect(host, port, source, local_port, policy, socket.ports, early)
         socket.connecting = True
         session = socket.session
         target.flow = target.open_flow(session.local, session.local_port, host, session.remote_port)
+        return session
 
     def call_close(self, descriptor: Value) -> int:
         socket = self.table.get(descriptor)

@@ -70,8 +70,8 @@ def check_supported(packet: Packet) -> None:
             match option:
                 case UnknownOption(name):
                     raise UnsupportedConstruct(f"TCP option {name}")
-                case FastOpen():
-                    raise UnsupportedConstruct("TCP Fast Open")
+                case FastOpen(experimental=True):
+                    raise UnsupportedConstruct("TCP Fast Open's experimental option")
                 case Md5():
                     raise UnsupportedConstruct("TCP MD5")
                 case AccEcn():
@@ -227,7 +227,9 @@ class Packets:
     def _options(self, packet: TcpPacket, flow: Flow) -> tuple[TcpOption, ...]:
         options = flow.options_to_live(packet.options or ())
         if self.wiring.ipv4 and packet.flags & TcpFlags.SYN and not any(isinstance(option, Mss) for option in options):
-            return (Mss(DEFAULT_MSS), *options)  # who says nothing in IPv4 means this, and in IPv6 more than twice
+            # Who says nothing in IPv4 means this, and in IPv6 more than twice as much.
+            if len(wire.build_options(options)) <= 36:
+                return (Mss(DEFAULT_MSS), *options)
         return options
 
     def _payload(self, length: int) -> bytes:

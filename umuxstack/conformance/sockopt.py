@@ -85,6 +85,9 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
     elif option == (TCP, OWN["TCP_NOOPT"]) and given == 1:
         for field in ("timestamps", "sack", "window_scaling", "announce_mss"):
             _change(calls, socket, field, False)
+    elif option == (TCP, stdlib.TCP_FASTOPEN) and calls.target.policy.bsd_options:
+        socket.policy["fast_open"] = bool(given)  # BSD's, for clients; Linux's is for listeners
+        socket.remembered[option] = given
     elif option in _POLICY and isinstance(given, int):
         _set_policy(calls, socket, option, given)
     elif option in _HARMLESS:

@@ -162,6 +162,7 @@ class Target(Ends):
         local_port: int,
         policy: TcpPolicy,
         ports: tuple[int, int] | None = None,
+        early: bytes = b"",
     ) -> TcpSession:
         """An active open from a port of the caller's choice (0: any, or one of `ports`), with a policy of its own.
 
@@ -177,7 +178,9 @@ class Target(Ends):
             raise AddressInUse("this four-tuple is in use")
         if holder is not None:
             holder.forget(self.now)  # type: ignore[attr-defined]  # a TIME-WAIT record gives way (RFC 6191)
-        connection = open_session(self.stack._ctx, peer + source, mux.lease, (local_port, port), policy, self.now)
+        connection = open_session(
+            self.stack._ctx, peer + source, mux.lease, (local_port, port), policy, self.now, early
+        )
         mux.add(connection)
         connection.port = local_port
         assert isinstance(connection.handle, TcpSession)

@@ -12,6 +12,7 @@ import attrs
 
 from umuxstack.conformance.script import (
     EndOfOptions,
+    FastOpen,
     Mss,
     Nop,
     Sack,
@@ -193,6 +194,8 @@ def _read_option(kind: int, data: bytes) -> TcpOption:
         return Sack(tuple(struct.iter_unpack(">II", data)))
     if kind == 8 and len(data) == 8:
         return Timestamps(*struct.unpack(">II", data))
+    if kind == 34:
+        return FastOpen(data)
     return UnknownOption(f"kind {kind}", data.hex())
 
 
@@ -242,6 +245,8 @@ def build_options(options: tuple[TcpOption, ...]) -> bytes:
                 raw += b"".join(struct.pack(">II", a & 0xFFFFFFFF, b & 0xFFFFFFFF) for a, b in blocks)
             case Timestamps(value, echo):
                 raw += struct.pack(">BBII", 8, 10, (value or 0) & 0xFFFFFFFF, (echo or 0) & 0xFFFFFFFF)
+            case FastOpen(cookie, False):
+                raw += bytes((34, 2 + len(cookie))) + cookie
             case _:
                 raise ValueError(f"TCP option {type(option).__name__}")
     raw += bytes(-len(raw) % 4)

@@ -121,6 +121,7 @@ class TcpPolicy:
     quick_acks: int = 0  # so many segments at a connection's begin are acknowledged at once
     round_receive_buffer: bool = False  # up to whole segments, once the handshake is complete
     early_window_updates: bool = False  # once a quarter of the buffer was read, though over half is still offered (BSD)
+    fast_open: bool = False  # RFC 7413, as a client: asks for cookies, and sends early data with the SYN
     icmp_aborts: bool = True  # RFC 9293 3.9.2.2: hard errors abort a connection that is being opened
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
     transit_errors_abort: bool = True  # and so do "hop limit exceeded" and "unknown next header" (the same)

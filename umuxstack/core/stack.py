@@ -47,7 +47,7 @@ from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.session import SleepyConnection, TcpSession, open_session
 from umuxstack.core.timers import BATCH
 from umuxstack.core.udp.session import ServiceBinding, UdpSession, UdpSocket
-from umuxstack.core.units import Address, Micros
+from umuxstack.core.units import Address, Buffer, Micros
 
 
 class Stack(Census):
@@ -216,11 +216,13 @@ class Stack(Census):
         unified: bool | None = None,
         label: str = "",
         policy: TcpPolicy | None = None,
+        early: Buffer = b"",
     ) -> TcpSession:
         """Opens a session. Without `source` it takes an EA (UM-15); with one it is from there (UM-16).
 
         `unified`: whether the peer is known to be, so that both port fields carry the fixed value (UM-5); None
-        asks `config.unified_peers`. `policy`: this session's own, from its SYN on. A chosen source lives as long as any
+        asks `config.unified_peers`. `policy`: this session's own, from its SYN on. `early`: written before the SYN
+        goes out, so that it goes with it where `policy.fast_open` can (RFC 7413). A chosen source lives as long as any
         session that was opened from it, and is not used again after (UM-12). Raises LocalError; nothing was changed
         then.
         """
@@ -236,12 +238,12 @@ class Stack(Census):
         if source is None:
             lease = self._take_ea(now, label)
             pair = peer + lease.address
-            session = open_session(ctx, pair, lease, (self.config.fixed_port, dialled), policy, now)
+            session = open_session(ctx, pair, lease, (self.config.fixed_port, dialled), policy, now, early)
             return self._own(session, port)
         mux = self._shared.get(source)
         if mux is not None:
             local_port = mux.choose_port(peer, port)
-            session = open_session(ctx, peer + source, mux.lease, (local_port, port), policy, now)
+            session = open_session(ctx, peer + source, mux.lease, (local_port, port), policy, now, early)
             mux.add(session)
             return self._opened(session, local_port)
         # A concrete address of the prefix: the application's own choice, alive for its sessions (UM-16).
@@ -250,7 +252,7 @@ class Stack(Census):
         if ctx.table_for(peer + source).get(peer + source) is not None:
             raise AddressInUse("a session has these two addresses now, or had them a minute ago; choose another source")
         chosen = self._choose(source, label, now)
-        session = open_session(ctx, peer + source, chosen, (self.config.fixed_port, dialled), policy, now)
+        session = open_session(ctx, peer + source, chosen, (self.config.fixed_port, dialled), policy, now, early)
         chosen.join(session.pair)
         return self._own(session, port)
 

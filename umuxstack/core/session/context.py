@@ -18,6 +18,7 @@ from umuxstack.core.network import egress
 from umuxstack.core.network.demux import Demux
 from umuxstack.core.network.endpoint import Endpoint, Receiver, Waitable
 from umuxstack.core.network.pmtu import PathMtu
+from umuxstack.core.session.fast_open import Cookies
 from umuxstack.core.timers import Timers
 from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 
@@ -61,6 +62,7 @@ class Context:
         "clock",
         "config",
         "congestion",
+        "cookies",
         "counters",
         "demux",
         "entropy",
@@ -92,6 +94,7 @@ class Context:
         self.timers = Timers()
         self.leases = LeaseTable(complete=config.scheme == "random")
         self.pmtu = PathMtu(config.link.mtu, config.path_mtu_lifetime)
+        self.cookies = Cookies()
         self.outbox: list[Outgoing] = []  # to the link
         self.loop: list[Outgoing] = []  # to ourselves
         self.ready: list[Waitable] = []

@@ -10,11 +10,12 @@ Unified rules that differ from the RFC are named where they act (UM-23, UM-33).
 
 from typing import Final, Self
 
-from umuxstack.core.address.lease import Lease
+from umuxstack.core.address.lease import SHARED, Lease
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.events import EventKind
 from umuxstack.core.session.context import Context
+from umuxstack.core.session.fast_open import REFUSED, is_cookie
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, make
@@ -24,7 +25,7 @@ from umuxstack.core.tcp.receive import MORE_TO_COME, ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
 from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, PUSH, SMALLEST, Loss
-from umuxstack.core.units import NEVER, TCP, Micros, seconds
+from umuxstack.core.units import NEVER, TCP, Buffer, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok
@@ -49,13 +50,23 @@ class Connection(ReceiveHalf):
 
     @classmethod
     def active(
-        cls, ctx: Context, pair: bytes, lease: Lease, local_port: int, remote_port: int, policy: TcpPolicy, now: Micros
+        cls,
+        ctx: Context,
+        pair: bytes,
+        lease: Lease,
+        local_port: int,
+        remote_port: int,
+        policy: TcpPolicy,
+        now: Micros,
+        early: Buffer = b"",
     ) -> Self:
-        """RFC 9293 3.10.1, active OPEN: SYN goes out. The caller registers it."""
+        """RFC 9293 3.10.1, active OPEN: SYN goes out, with `early` data if Fast Open can. The caller registers it."""
         self = cls(ctx, pair, lease, local_port, remote_port, now, policy)
         self.rcv_wscale = self._offered_scale()
         self._enter(st.SYN_SENT)
         self.snd_nxt = self.iss + 1
+        if early:
+            self.write(early, now)
         self._send_syn(now)
         self._start_handshake_timer(now)
         ctx.note(now, EventKind.SESSION_OPENED, lease, pair)
@@ -273,6 +284,8 @@ class Connection(ReceiveHalf):
             self.use_ecn = bool(self.syn_flags & wire.ECE) and flags & (wire.ECE | wire.CWR) == wire.ECE
             if self.use_ecn and self.policy.ecn_plus == 2:
                 self.first_word |= ECT0
+            if self.policy.fast_open and self.lease.kind == SHARED:
+                self._fast_opened(ack, options.cookie, now)
             self.snd_una = ack
             self.snd_wl2 = ack
             self._establish(now)
@@ -288,10 +301,24 @@ class Connection(ReceiveHalf):
             return
         self._opened_by_both(buf, start, end, flags, now)
 
+    def _fast_opened(self, ack: int, cookie: bytes | None, now: Micros) -> None:
+        """The answer to a SYN that asked for a cookie or showed one (RFC 7413 4.1.3, 4.2.1). What of its data was not
+        acknowledged is sent anew as if it had never gone out."""
+        cookies, first = self.ctx.cookies, self.iss + 1
+        if cookie is not None and is_cookie(cookie):
+            cookies.learn(self.pair, cookie, self.peer_mss, now)
+        elif ack == first and cookies.get(self.pair, now)[0] != REFUSED:
+            cookies.learn(self.pair, REFUSED, 0, now)
+        if self.tx is not None and ack > first:
+            self.ctx.memory -= ack - self.tx.start
+            self.tx.release(ack)
+        self.snd_nxt = ack
+
     def _opened_by_both(self, buf: bytes, start: int, end: int, flags: int, now: Micros) -> None:
         """Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)."""
         self._enter(st.SYN_RECEIVED)
         self.retries = 0
+        self.snd_nxt = self.iss + 1  # data that a Fast Open sent is not known to have come
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
         if end > start and not self._pressed():
             # "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED

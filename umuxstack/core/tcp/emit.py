@@ -8,7 +8,9 @@ acknowledgement is due. Sequence numbers are masked to 32 bits here.
 
 from typing import Final
 
+from umuxstack.core.address.lease import SHARED
 from umuxstack.core.session.context import Context
+from umuxstack.core.session.fast_open import REFUSED
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.isn import flow_label, session_secret, timestamp_offset
 from umuxstack.core.tcp.seq import MASK
@@ -124,12 +126,14 @@ class Emitter(Tcb):
         mss = mtu - HEADERS
         if policy.mss:
             mss = min(mss, policy.mss)
+        cookie = self._cookie(now) if policy.fast_open else None
         options = tcp_options.syn(
             mss if policy.announce_mss else 0,
             window_scale=scale,
             sack_permitted=sack_permitted,
             timestamps=timestamps,
             bsd=policy.bsd_options,
+            cookie=cookie,
         )
         # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
         window = min(self.rcv_limit, 65535)
@@ -145,9 +149,30 @@ class Emitter(Tcb):
         self.syn_flags = flags
         if flags & wire.ECE and (policy.ecn_plus == 2 or (policy.ecn_plus and answering and not self.retries)):
             self.first_word |= ECT0
-        self._emit_with_options(flags, self.iss, options, window)
+        self._emit_with_options(flags, self.iss, options, window, self._early(len(options), now) if cookie else b"")
         if policy.ecn_plus < 2 or not self.use_ecn:
             self.first_word &= ~(3 << 20)
+
+    def _cookie(self, now: Micros) -> bytes | None:
+        """Of TCP Fast Open, for this SYN. Who refused is not asked, and a lost SYN goes without (RFC 7413 4.1.3).
+
+        Only a shared address asks: a cookie is bound to the client's address, and an EA never comes again.
+        """
+        if self.lease.kind != SHARED or self.retries or self.state != st.SYN_SENT:
+            return None
+        cookie, _ = self.ctx.cookies.get(self.pair, now)
+        return None if cookie == REFUSED else cookie or b""
+
+    def _early(self, options: int, now: Micros) -> Buffer:
+        """The data that goes with this SYN: as much as its segment holds (RFC 7413 4.2.1)."""
+        tx = self.tx
+        if tx is None:
+            return b""
+        ctx = self.ctx
+        most = min(ctx.cookies.get(self.pair, now)[1], ctx.pmtu.get(self.pair[:16], now) - HEADERS) - options
+        end = min(tx.end, tx.start + max(most, 0))
+        self.snd_nxt = max(self.snd_nxt, end)
+        return tx.slice(tx.start, end) if end > tx.start else b""
 
     def _offered_scale(self) -> int:
         """RFC 7323 2.3: enough to offer the largest buffer we may grow to."""

@@ -397,9 +397,15 @@ def answer_syn(
 
 
 def open_session(
-    ctx: Context, pair: bytes, lease: Lease, ports: tuple[int, int], policy: TcpPolicy, now: Micros
+    ctx: Context,
+    pair: bytes,
+    lease: Lease,
+    ports: tuple[int, int],
+    policy: TcpPolicy,
+    now: Micros,
+    early: Buffer = b"",
 ) -> SleepyConnection:
     """A session whose SYN goes out; `Connection.active`, with its handle."""
-    connection = SleepyConnection.active(ctx, pair, lease, *ports, policy, now)
+    connection = SleepyConnection.active(ctx, pair, lease, *ports, policy, now, early)
     connection.handle = TcpSession(connection)
     return connection

@@ -17,6 +17,7 @@ WINDOW_SCALE: Final = 3
 SACK_PERMITTED: Final = 4
 SACK: Final = 5
 TIMESTAMP: Final = 8
+FAST_OPEN: Final = 34
 
 _TWO: Final = Struct(">II")
 _THREE: Final = Struct(">III")
@@ -28,9 +29,10 @@ _SCALE_HEAD: Final = NOP << 16 | WINDOW_SCALE << 8 | 3
 
 
 class Options:
-    """What a segment's options say. `mss` 0, `window_scale` -1, `sack` empty, `timestamp` False: not there."""
+    """What a segment's options say. `mss` 0, `window_scale` -1, `sack` empty, `timestamp` False, `cookie` None: not
+    there."""
 
-    __slots__ = ("mss", "sack", "sack_permitted", "timestamp", "tsecr", "tsval", "window_scale")
+    __slots__ = ("cookie", "mss", "sack", "sack_permitted", "timestamp", "tsecr", "tsval", "window_scale")
 
     def __init__(self) -> None:
         self.mss = 0
@@ -40,6 +42,7 @@ class Options:
         self.timestamp = False
         self.tsval = 0
         self.tsecr = 0
+        self.cookie: bytes | None = None  # of TCP Fast Open
 
 
 def parse(buf: bytes, start: int, end: int) -> Options:
@@ -84,6 +87,8 @@ def parse(buf: bytes, start: int, end: int) -> Options:
         elif kind == TIMESTAMP and length == 10:
             options.timestamp = True
             options.tsval, options.tsecr = _TWO.unpack_from(buf, at + 2)
+        elif kind == FAST_OPEN:
+            options.cookie = buf[at + 2 : at + length]
         elif kind == SACK and length >= 10 and (length - 2) % 8 == 0:
             options.sack = [_TWO.unpack_from(buf, block) for block in range(at + 2, at + length, 8)]
         at += length
@@ -101,15 +106,26 @@ def sack(blocks: list[tuple[int, int]]) -> bytes:
 
 
 def syn(
-    mss: int, *, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None, bsd: bool = False
+    mss: int,
+    *,
+    window_scale: int,
+    sack_permitted: bool,
+    timestamps: tuple[int, int] | None,
+    bsd: bool = False,
+    cookie: bytes | None = None,
 ) -> bytes:
-    """A SYN's options; `window_scale` -1 and `mss` 0 leave that one out. Ordered as Linux or BSD orders them."""
-    if mss and sack_permitted and timestamps and window_scale >= 0 and not bsd:
+    """A SYN's options; `window_scale` -1, `mss` 0 and `cookie` None leave that one out. Ordered as Linux or BSD does.
+
+    `cookie`: of TCP Fast Open; one without octets asks for one (RFC 7413 4.1.1).
+    """
+    if mss and sack_permitted and timestamps and window_scale >= 0 and not bsd and cookie is None:
         return _FIVE.pack(
             _MSS_HEAD << 16 | mss, _SACK_AND_TIMESTAMP, timestamps[0], timestamps[1], _SCALE_HEAD << 8 | window_scale
         )
+    fast_open = b"" if cookie is None else bytes((FAST_OPEN, 2 + len(cookie))) + cookie
     if bsd:
-        return _syn_of_bsd(mss, window_scale, sack_permitted, timestamps)
+        out = _syn_of_bsd(mss, window_scale, sack_permitted, timestamps) + fast_open
+        return out + bytes(-len(out) % 4)
     parts = [] if not mss else [bytes((MSS, 4)) + mss.to_bytes(2, "big")]
     if sack_permitted and timestamps:
         parts.append(bytes((SACK_PERMITTED, 2, TIMESTAMP, 10)) + _TWO.pack(*timestamps))
@@ -119,11 +135,13 @@ def syn(
         parts.append(bytes((NOP, NOP, SACK_PERMITTED, 2)))
     if window_scale >= 0:
         parts.append(bytes((NOP, WINDOW_SCALE, 3, window_scale)))
+    if fast_open:
+        parts.append(fast_open + bytes((NOP,)) * (-len(fast_open) % 4))
     return b"".join(parts)
 
 
 def _syn_of_bsd(mss: int, window_scale: int, sack_permitted: bool, timestamps: tuple[int, int] | None) -> bytes:
-    """MSS, window scale, SACK, timestamps, each with NOPs before it as it needs for its alignment, then the end."""
+    """MSS, window scale, SACK, timestamps, each with NOPs before it as it needs for its alignment."""
     out = b"" if not mss else bytes((MSS, 4)) + mss.to_bytes(2, "big")
     if window_scale >= 0:
         out += bytes((NOP, WINDOW_SCALE, 3, window_scale))
@@ -131,4 +149,4 @@ def _syn_of_bsd(mss: int, window_scale: int, sack_permitted: bool, timestamps: t
         out += bytes((SACK_PERMITTED, 2))
     if timestamps:
         out += bytes((NOP,)) * (-(len(out) + 2) % 4) + bytes((TIMESTAMP, 10)) + _TWO.pack(*timestamps)
-    return out + bytes(-len(out) % 4)
+    return out
