@@ -65,6 +65,38 @@ def test_the_kernel_does_what_our_script_says(umux: Umux, name: str) -> None:
 
 
 @system
+def test_a_script_for_linux_over_ipv4_is_played_as_it_is(umux: Umux, tmp_path: Path) -> None:
+    """Its shell's preparations are the namespace's sysctls; its MSS of 1460 stays 1460."""
+    text = """\
+`../common/defaults.sh`
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 setsockopt(3, SOL_SOCKET, SO_REUSEADDR, [1], 4) = 0
+   +0 bind(3, ..., ...) = 0
+   +0 listen(3, 1) = 0
+   +0 < S 0:0(0) win 32792 <mss 1000,sackOK,nop,nop,nop,wscale 7>
+   +0 > S. 0:0(0) ack 1 <mss 1460,nop,nop,sackOK,nop,wscale 8>
+  +.1 < . 1:1(0) ack 1 win 257
+   +0 accept(3, ..., ...) = 4
+   +0 getsockopt(4, SOL_TCP, TCP_CONGESTION, ["cubic"], [5]) = 0
+   +0 fcntl(4, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+   +0 read(4, ..., 1) = -1 EAGAIN (Resource temporarily unavailable)
+   +0 write(4, ..., 2000) = 2000
+   +0 > P. 1:2001(2000) ack 1
+   +0 %{ assert tcpi_snd_cwnd == 10 and tcpi_state == TCP_ESTABLISHED, tcpi_snd_cwnd }%
+  +.1 < P. 1:101(100) ack 2001 win 257
+   +0 > . 2001:2001(0) ack 101
+   +0 poll([{fd=4, events=POLLIN, revents=POLLIN}], 1, 0) = 1
+   +0 recvmsg(4, {msg_name(...)=..., msg_iov(1)=[{..., 200}], msg_flags=0}, 0) = 100
+   +0 close(4) = 0
+   +0 > F. 2001:2001(0) ack 101
+  +.1 < F. 101:101(0) ack 2002 win 257
+   +0 > . 2002:2002(0) ack 102
+"""
+    _, script = play(umux, tmp_path, text)
+    assert (script["status"], script["message"], script["details"]) == ("same", "", [])
+
+
+@system
 def test_what_differs_is_shown_field_by_field(umux: Umux, tmp_path: Path) -> None:
     result, script = play(umux, tmp_path, OPEN + "+0 write(4, ..., 10) = 10\n+0 > F. 1:9(8) ack 1\n")
     assert result.code == FAILED
