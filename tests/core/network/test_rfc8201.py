@@ -259,3 +259,24 @@ def test_a_datagram_that_is_new_is_cut_to_the_path() -> None:
     pieces = wire.take()
     assert [len(seen.raw) <= 1280 for seen in pieces] == [True, True]
     end(wire)
+
+
+@pytest.mark.rule("8201-5.3-2")
+def test_who_met_a_black_hole_does_not_fall_into_it_again_every_ten_minutes() -> None:
+    """No "packet too big" comes there to say so: each try of a larger one would cost three timeouts."""
+    wire = Wire()
+    session, peer = states.established(wire, options=builders.mss(1440))
+    session.configure(keepalive=True)
+    session.write(bytes(1440), wire.now)
+    wire.advance(seconds(20))
+    assert len(wire.take()[-1].payload) == 1220
+    peer.send("A", ack=peer.rcv_nxt + 1440)
+    neighbour = wire.stack.connect(address(NEIGHBOUR), 80, wire.now)
+    Peer(wire, neighbour.local, address=NEIGHBOUR, port=80).accept(builders.mss(1440))
+    assert mss(neighbour) == 1440  # it was a guess about one peer
+    wire.advance(minutes(11))
+    assert mss(session) == 1220
+    other, _ = states.established(wire, options=builders.mss(1440))
+    assert mss(other) == 1440
+    wire.take()
+    end(wire)

@@ -41,14 +41,14 @@ class PathMtu:
                 return entry[0]
         return self.link_mtu
 
-    def learn(self, peer: bytes, mtu: int, now: Micros) -> int:
-        """A believed "packet too big" said `mtu`. Returns what holds now.
+    def learn(self, peer: bytes, mtu: int, now: Micros, *, whole_prefix: bool = True) -> int:
+        """A believed "packet too big" said `mtu`, of the path to `peer` and its /64. Returns what holds now.
 
         RFC 8201 4: never below 1280, and "A node MUST NOT increase its estimate of the Path MTU in
         response to the contents of a Packet Too Big message".
         """
         mtu = min(max(mtu, self.floor), self.get(peer, now))
-        for key in (peer, peer[:8]):
+        for key in (peer, peer[:8]) if whole_prefix else (peer,):
             self._known.pop(key, None)
             self._known[key] = (mtu, Micros(now + self._lifetime))
         while len(self._known) > CAPACITY:

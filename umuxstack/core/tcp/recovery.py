@@ -507,5 +507,8 @@ class Recovery(Scoreboard):
     def _black_hole(self, now: Micros) -> None:
         """Full segments go unanswered and no "packet too big" came: try the size that every link must carry."""
         if self.board[0].end - self.board[0].start >= self.mss > 1280 - 60 - 12:
-            self.ctx.path_shrank(self.pair[:16], 1280, now)
+            # A guess, unlike what ICMPv6 says: kept for this peer alone, and by this session for good. Each try of a
+            # larger size would cost three timeouts.
+            self.ctx.pmtu.learn(self.pair[:16], 1280, now, whole_prefix=False)
+            self.peer_mss = min(self.peer_mss, 1280 - 60)
             self._set_mss(now)
