@@ -17,7 +17,7 @@ from umuxstack.conformance.outcome import Status
 from umuxstack.core import personality as personalities
 from umuxstack.core.listen import listen_u
 from umuxstack.core.session.receive_buffer import Assembler
-from umuxstack.core.tcp import connection, quiet, recovery, send, tcb
+from umuxstack.core.tcp import connection, forward_rto, quiet, recovery, send, tcb
 from umuxstack.core.tcp.congestion.base import CongestionControl
 from umuxstack.core.tcp.emit import Emitter
 from umuxstack.core.units import NEVER, Micros, millis, minutes, seconds
@@ -98,6 +98,17 @@ def _deaf(self: Any, loss: Any, ack: int, una: int, duplicate: bool, delivered: 
 _PARSE = tcp_options.parse
 
 
+_FORWARD = forward_rto.ForwardRto._forward
+
+
+def _all_was_late(self: Any, loss: Any, *told: Any) -> bool:
+    if loss.forward == forward_rto.ADVANCED:
+        loss.forward = forward_rto.OFF
+        self._undo(loss, told[-1])
+        return False
+    return bool(_FORWARD(self, loss, *told))
+
+
 def _parse_without(**wrong: object) -> Callable[..., Any]:
     def parse(buf: bytes, start: int, end: int) -> tcp_options.Options:
         options = _PARSE(buf, start, end)
@@ -145,6 +156,13 @@ MUTANTS: Final = (
         "duplicate ACKs never retransmit",
         _set(recovery.Recovery, "_count_duplicates", _deaf),
         "rfc5681",
+    ),
+    Mutant("no-forward-rto", "RFC 5682 is off", _flip(forward_rto=False), "rfc5682"),
+    Mutant(
+        "forward-rto-believes-duplicates",
+        "any acknowledgement behind the new segments says that all was only late",
+        _set(forward_rto.ForwardRto, "_forward", _all_was_late),
+        "rfc5682",
     ),
     Mutant("rto-minimum", "RTO may be 100 ms", _flip(rto_min=millis(100), rto_initial=millis(500)), "rfc6298"),
     Mutant("rto-initial-3s", "the first RTO is 3 s", _flip(rto_initial=seconds(3)), "retransmits"),

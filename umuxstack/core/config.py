@@ -136,6 +136,7 @@ class TcpPolicy:
     reduces_window: bool = False  # RFC 9438 4.6: ssthresh from the window, as Linux does, not from what is in flight
     restart_after_idle: bool = True  # RFC 5681 4.1
     tail_loss_probe: bool = True  # RFC 8985 7
+    forward_rto: bool = True  # RFC 5682, where there are no timestamps to tell a needless timeout
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
     ecn_syn_retries: int = 0  # so many retransmissions of such a SYN ask again (RFC 3168 6.1.1.1)
     ecn_plus: int = attrs.field(default=0, validator=_within(0, 2))  # 1: SYN-ACKs may be marked (RFC 5562), 2: and all

@@ -76,6 +76,7 @@ FREEBSD: Final = TcpPolicy(
     ecn_syn_retries=1,
     cwr_repairs=True,
     unread_resets=False,
+    forward_rto=False,
     syn_fin=True,  # drop_synfin = 0
     bsd_time_wait=True,
     keepalive_count=8,

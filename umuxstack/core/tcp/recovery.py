@@ -1,7 +1,7 @@
 """What acknowledgements teach: round-trip time, losses, and what to repair.
 
 RFC 6298 (timer), 2018/2883/6675 (SACK), 8985 (RACK-TLP), 6937 (PRR), 6582
-(NewReno, when the peer has no SACK), 3522/3708 (needless retransmissions). The
+(NewReno, when the peer has no SACK), 3522/3708/5682 (needless retransmissions). The
 scoreboard counts byte ranges, never segments. Invariant: `pipe` is the number
 of bytes on the board that are neither SACKed nor lost.
 """
@@ -13,7 +13,7 @@ from typing import Final
 from umuxstack.core.errors import Reason
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import LOSS, OPEN, PHASES, RECOVERY, RateSample
-from umuxstack.core.tcp.scoreboard import Scoreboard
+from umuxstack.core.tcp.forward_rto import ForwardRto
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import IN_FLIGHT, LOST, PERSIST, PROBE, REORDER, RTO, SACKED, Loss, Sent
 from umuxstack.core.units import NEVER, Micros, millis
@@ -22,7 +22,7 @@ _PEER_ACK_DELAY: Final = millis(200)  # RFC 8985 7.2's WCDelAckT
 _MIN_PROBE: Final = millis(2)  # a tail loss probe is not worth less
 
 
-class Recovery(Scoreboard):
+class Recovery(ForwardRto):
     """Scoreboard and retransmission timer."""
 
     __slots__ = ()
@@ -197,7 +197,9 @@ class Recovery(Scoreboard):
                 if last is not None and self.policy.rack_by_sequence and not last.rexmit:
                     loss.rack_rtt = now - last.at
         lost_before = loss.lost
-        if self.use_sack:
+        if loss.forward and self._forward(loss, ack, una, delivered, duplicate, blocks, now):
+            pass  # F-RTO: the next acknowledgement tells what is lost
+        elif self.use_sack:
             if loss.sacked or loss.phase != OPEN or loss.rack_at:
                 self._detect(loss, now)
         else:
@@ -440,9 +442,6 @@ class Recovery(Scoreboard):
 
     # What send.py defines
 
-    def _send_probe(self, now: Micros) -> bool:
-        raise AssertionError
-
     def _retransmit(self, sent: Sent, now: Micros) -> None:
         raise AssertionError
 
@@ -485,6 +484,7 @@ class Recovery(Scoreboard):
         if loss.phase != LOSS:
             loss.undo_ts = -1
             loss.undo_bytes = 0
+        self._ask_forward(loss)
         loss.phase = LOSS
         loss.point = self.snd_nxt
         loss.dup_acks = 0

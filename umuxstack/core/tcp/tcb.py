@@ -97,6 +97,7 @@ class Loss:
 
     __slots__ = (
         "dup_acks",
+        "forward",
         "high_sacked",
         "lost",
         "phase",
@@ -127,6 +128,7 @@ class Loss:
         self.sacked = 0  # bytes SACKed beyond snd_una
         self.high_sacked = 0
         self.dup_acks = 0
+        self.forward = 0  # F-RTO: see forward_rto.py
         self.window = 0  # what PRR allows in flight
         self.prr_delivered = 0
         self.prr_out = 0
