@@ -5,7 +5,7 @@ from typing import Final
 
 import attrs
 
-from benchmarks import core_alone, core_path, pytcp_side, traffic
+from benchmarks import core_alone, core_path, impaired, pytcp_side, traffic
 from benchmarks.harness import KERNEL, KERNEL_TRIO, PYTCP, UMUX, UMUX_LOOP, Arena
 
 HIGHER: Final = "higher"
@@ -51,6 +51,10 @@ CATALOGUE: Final = (
     Measurement(
         "request_response", "1-byte request/response, 16 clients", "per s", HIGHER, STACKS, traffic.request_response,
         both(0.45),
+    ),
+    Measurement(
+        "impaired", "4 flows out, 1 % loss, 20 ms", "Mbit/s", HIGHER, (KERNEL, UMUX), impaired.goodput,
+        {UMUX: impaired.GOAL},
     ),
     Measurement("ping_pong", "ping-pong on one core, p50", "µs", LOWER, STACKS, traffic.ping_pong, both(3.0)),
     Measurement(

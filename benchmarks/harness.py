@@ -5,6 +5,7 @@ their own; stacks sit on a TUN in the peers' namespace. The peer is the same pro
 """
 
 import cProfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -81,6 +82,7 @@ class Arena:
         self.size = size
         self._profiles = profiles
         self._serial = 0
+        self._turns: Counter[tuple[str, str]] = Counter()
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -104,6 +106,11 @@ class Arena:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
+
+    def turn(self, name: str, variant: str) -> int:
+        """How often this variant of a measurement has been taken before: the same for all within a round."""
+        self._turns[name, variant] += 1
+        return self._turns[name, variant] - 1
 
     def subject(self, variant: str, role: str, *, worker: int = 0, **parameters: Any) -> Worker:
         """The side that is measured, running. `worker` tells several stacks apart."""
