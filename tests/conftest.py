@@ -4,10 +4,14 @@ System tests (marker `system`) need root, /dev/net/tun and namespaces. Where one
 out, and the summary names the reason; with UMUX_REQUIRE_SYSTEM=1, as in CI, that fails the run.
 """
 
+import contextlib
 import errno
+import io
 import os
 import random
+import re
 from collections import Counter
+from collections.abc import Generator
 from typing import Final
 
 import pytest
@@ -17,10 +21,14 @@ from tests import leftovers
 from tun import netns
 from tun.device import TunDevice
 from tun.errors import TunError
+from umuxstack.testing.recording import keeping
 
 SCENE: Final = pytest.StashKey[leftovers.Scene]()
 LEFT_OUT: Final = pytest.StashKey[Counter[str]]()
 LEFTOVERS: Final = pytest.StashKey[list[str]]()
+
+RANDOM: Final = ("fuzz", "scenarios", "sim")  # folders whose tests do what a seed says
+RECORDINGS: Final = ".recordings"
 
 STRICT: Final = os.environ.get("UMUX_REQUIRE_SYSTEM") == "1"
 
@@ -82,6 +90,42 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for reason, count in sorted(config.stash[LEFT_OUT].items()):
         verdict = " (a failure: UMUX_REQUIRE_SYSTEM=1)" if STRICT else ""
         terminalreporter.write_line(f"left out: {count} {reason}{verdict}", yellow=not STRICT, red=STRICT)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.failed and isinstance(item, pytest.Function) and _is_random(item):
+        report.sections.append(("Recordings", _once_more(item)))
+    return report
+
+
+def _is_random(item: pytest.Function) -> bool:
+    return item.path.parent.name in RANDOM or getattr(item.obj, "is_hypothesis_test", False)
+
+
+def _once_more(item: pytest.Function) -> str:
+    """Runs a random test again, with the same seed, and keeps what its stacks take in; says where."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", item.name).strip("-")[:80]
+    known = getattr(item, "_excinfo", None)  # where unittest's items, such as state machines, put their failures
+    with keeping(item.config.rootpath / RECORDINGS, name) as keeper, contextlib.redirect_stdout(io.StringIO()):
+        failed = False
+        try:
+            item.runtest()
+            failed = bool(getattr(item, "_excinfo", None))
+        except Exception:
+            failed = True
+        if not failed:
+            keeper.forget()
+    if known is not None or hasattr(item, "_excinfo"):
+        item._excinfo = known  # type: ignore[attr-defined]
+    if not failed:
+        return f"it did not fail once more with UMUX_SEED={SEED}"
+    if not keeper.paths:
+        return "no stack took part"
+    return "\n".join(f"umux replay {path}" for path in keeper.paths)
 
 
 def _skipped(config: pytest.Config) -> Counter[str]:

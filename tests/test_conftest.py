@@ -10,6 +10,7 @@ import pytest
 
 from tests import leftovers
 from tun import netns
+from umuxstack.driver.replay import replay
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,3 +96,81 @@ def test_a_namespace_that_outlives_its_test_is_found(monkeypatch: pytest.MonkeyP
     with netns.create(name):
         assert f"namespace {name}" in leftovers.certain()
     assert f"namespace {name}" not in leftovers.certain()
+
+
+RANDOM_SUITES = {
+    "seed": """
+from umuxstack.core.units import seconds
+from umuxstack.testing.network import Network
+
+def test_that_fails():
+    with Network() as net:
+        client, server = net.hosts("client", "server")
+        door = server.listen()
+        session = client.connect(server.das(door).address)
+        net.run_for(seconds(1))
+        client.write(session, b"hello")
+        net.run_for(seconds(1))
+        assert server.read(door.accept()) == b"something else"
+""",
+    "hypothesis": """
+from hypothesis import given
+from hypothesis import strategies as st
+from umuxstack.testing.builders import packed
+from umuxstack.testing.wire import Wire
+
+@given(st.integers(0, 100))
+def test_that_fails(number):
+    wire = Wire(seed=number)
+    for _ in range(number):
+        wire.stack.connect(packed("2001:db8:2::1"), 80, wire.now)
+    assert len(wire.take()) < 7
+""",
+    "machine": """
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from umuxstack.testing.builders import packed
+from umuxstack.testing.wire import Wire
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.wire = Wire(seed=1)
+
+    @rule()
+    def connect(self):
+        self.wire.stack.connect(packed("2001:db8:2::1"), 80, self.wire.now)
+        self.wire.take()
+        assert len(list(self.wire.stack.sessions())) < 4
+
+TestMachine = Machine.TestCase
+""",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(RANDOM_SUITES))
+def test_a_random_test_that_fails_leaves_recordings_that_can_be_replayed(tmp_path: Path, kind: str) -> None:
+    """Its seed was printed, and nothing else: to look into a run one had to write a program."""
+    folder = tmp_path / "sim"
+    folder.mkdir()
+    done = run_suite(folder, "", RANDOM_SUITES[kind], UMUX_SEED="5")
+    assert "1 failed" in done.stdout, done.stdout
+    files = re.findall(r"^umux replay (\S+)$", done.stdout, re.MULTILINE)
+    assert len(files) == (2 if kind == "seed" else 1), done.stdout
+    assert sorted(map(Path, files)) == sorted((folder / ".recordings").iterdir())
+    for file in files:
+        result = replay(file)
+        assert result.difference is None
+        assert result.packets_out > 0
+    if kind == "hypothesis":
+        assert result.packets_out == 7  # the smallest example that fails
+    elif kind == "machine":
+        assert result.packets_out == 4
+
+
+def test_a_test_without_chance_leaves_no_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "core"
+    folder.mkdir()
+    done = run_suite(folder, "", RANDOM_SUITES["seed"])
+    assert "1 failed" in done.stdout
+    assert "umux replay" not in done.stdout
+    assert not (folder / ".recordings").exists()

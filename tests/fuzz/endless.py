@@ -9,9 +9,11 @@ import itertools
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from tests.fuzz.scene import play
 from umuxstack.testing.entropy import seed_of_run
+from umuxstack.testing.recording import keeping
 
 
 def main(arguments: list[str]) -> int:
@@ -28,11 +30,22 @@ def main(arguments: list[str]) -> int:
     began, packets = time.monotonic(), 0
     with suppress(KeyboardInterrupt):
         for number in itertools.count():
-            packets += play(options.seed, number, options.packets).inputs
+            packets += _round(options.seed, number, options.packets)
             if number % 10 == 9:
                 elapsed = time.monotonic() - began
                 print(f"{packets} packets in {number + 1} rounds, {packets / elapsed:.0f} a second", flush=True)
     return 0
+
+
+def _round(seed: int, number: int, packets: int) -> int:
+    """One round; if a stack falls, once more with a recording of what it took in."""
+    try:
+        return play(seed, number, packets).inputs
+    except Exception:
+        with keeping(Path(".recordings"), f"endless-{seed}-{number}") as keeper, suppress(Exception):
+            play(seed, number, packets)
+        print("\n".join(f"umux replay {path}" for path in keeper.paths), file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

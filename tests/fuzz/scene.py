@@ -11,17 +11,16 @@ from typing import Any, Final
 
 from tests.fuzz.packets import HEADER, Input, Source, repaired
 from umuxstack.core.config import LinkCaps, StackConfig, TcpPolicy
-from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import LocalError
 from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.network.offload import finish
-from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import NEVER, Address, Micros, minutes, seconds
 from umuxstack.testing.builders import packed
 from umuxstack.testing.decode import Seen, verify
+from umuxstack.testing.recording import make_stack
 
 PREFIX: Final = packed("2001:db8:1::")
 SHARED: Final = Address(packed("2001:db8:1::80"))
@@ -60,7 +59,7 @@ class Scene:
         config = StackConfig(prefix=Address(PREFIX), shared=(SHARED,), **choice)
         self.silent = config.silence
         self.now: Micros = seconds(random.choice((1, 1000, 10_000_000)))
-        self.stack = Stack(config, Entropy(seed.encode()), self.now)
+        self.stack = make_stack(self, config, seed.encode(), self.now)
         self.inputs = 0
         self.outputs = 0
         self.eas: dict[bytes, bytes] = {}  # EA -> the one peer it is for

@@ -3,8 +3,6 @@
 import os
 from random import SystemRandom
 
-from umuxstack.core.entropy import Entropy
-
 
 def seed_of_run() -> int:
     """The number in the environment variable UMUX_SEED, or else a fresh one."""
@@ -12,6 +10,6 @@ def seed_of_run() -> int:
     return int(text) if text else SystemRandom().randrange(1 << 32)
 
 
-def seeded(seed: int, name: str = "") -> Entropy:
-    """The entropy of the stack called `name` in a test with that seed: the same in every run."""
-    return Entropy(f"umux test {seed} {name}".encode())
+def seed_of(seed: int, name: str = "") -> bytes:
+    """What the randomness of the stack called `name` is made of in a test with that seed: the same in every run."""
+    return f"umux test {seed} {name}".encode()

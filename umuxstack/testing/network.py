@@ -35,7 +35,8 @@ from umuxstack.testing.apps import Acceptor, App
 from umuxstack.testing.builders import AnyAddress, packed
 from umuxstack.testing.checks import Check, matches
 from umuxstack.testing.decode import Seen, UnsoundPacket, verify
-from umuxstack.testing.entropy import seed_of_run, seeded
+from umuxstack.testing.entropy import seed_of, seed_of_run
+from umuxstack.testing.recording import make_stack
 
 DELAY: Final = Impairment(delay=millis(1))  # of each wire, unless told otherwise: a round trip is 2 ms
 QUIET: Final = seconds(5)  # timers further off than this do not keep a network from being idle
@@ -183,7 +184,7 @@ class Network:
         port = self.router.attach(
             name, ((network, length), *outside), settings.link, up=self._seeded(up), down=self._seeded(wire)
         )
-        host = Host(self, name, Stack(settings, seeded(self.seed, name), self.now), port)
+        host = Host(self, name, make_stack(self, settings, seed_of(self.seed, name), self.now), port)
         self.members[name] = self._by_port[port] = host
         return host
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from umuxstack.core.config import LinkCaps, StackConfig
 from umuxstack.core.network.offload import finish
-from umuxstack.core.stack import Stack
 from umuxstack.core.units import NEVER, Address, Micros, seconds
 from umuxstack.driver.addresses import to_prefix
 from umuxstack.testing.checks import Check, require
 from umuxstack.testing.decode import Seen, verify
-from umuxstack.testing.entropy import seed_of_run, seeded
+from umuxstack.testing.entropy import seed_of, seed_of_run
+from umuxstack.testing.recording import make_stack
 
 PREFIX: Final = "2001:db8:1::/64"
 STUCK: Final = 100_000  # timers at one instant
@@ -32,9 +32,8 @@ class Wire:
         network, length = to_prefix(prefix)
         config.setdefault("link", LinkCaps(segmentation=False, checksum=False))
         self.now: Micros = seconds(1000)
-        self.stack = Stack(
-            StackConfig(prefix=network, prefix_length=length, **config), seeded(self.seed, prefix), self.now
-        )
+        settings = StackConfig(prefix=network, prefix_length=length, **config)
+        self.stack = make_stack(self, settings, seed_of(self.seed, prefix), self.now)
         self.sent: list[Seen] = []  # everything the stack ever sent
         self._unseen: deque[Seen] = deque()
 
