@@ -456,6 +456,8 @@ class Runner:
                 compiled = compile(code.text, self.script.path, "exec")
             except SyntaxError as error:
                 raise UnsupportedConstruct(f"code: {error.msg}") from None
+        if not self.subject.unasked.isdisjoint(compiled.co_names):
+            return
         try:
             exec(compiled, names)  # noqa: S102 - a script's own assertions are Python by the language's definition
         except AssertionError as error:

@@ -183,10 +183,10 @@ def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
 def option_name(level: int, name: int) -> str:
     """As scripts write it."""
     prefix = {SOL: "SO_", TCP: "TCP_", IPV6: "IPV6_", 0: "IP_", stdlib.IPPROTO_UDP: "UDP_"}.get(level, "?")
-    for key, value in OWN.items():
-        if key.startswith(prefix) and value == name:
-            return key
     for key in dir(stdlib):
         if key.startswith(prefix) and getattr(stdlib, key) == name:
+            return key
+    for key, value in OWN.items():
+        if key.startswith(prefix) and value == name:
             return key
     return str(name)

@@ -39,6 +39,7 @@ class Subject(ABC):
 
     ends: Ends
     in_process: bool = True  # so that an exception may be the stack's own
+    unasked: frozenset[str] = frozenset()  # names in code that mean nothing here: what asks for one is passed over
 
     @abstractmethod
     def start(self, call: SystemCall) -> Steps:

@@ -2,6 +2,7 @@
 
 from umuxstack.conformance.live import info
 from umuxstack.conformance.live.calls import Held, KernelCalls
+from umuxstack.conformance.live.leftout import UNASKED
 from umuxstack.conformance.live.settings import CONGESTION, Orders, initial, orders
 from umuxstack.conformance.live.wire import Kernel, KernelEnds
 from umuxstack.conformance.live.worker import Worker
@@ -16,6 +17,7 @@ class KernelStack(Subject):
     """The kernel of one namespace, for one script."""
 
     in_process = False
+    unasked = UNASKED
 
     def __init__(self, setup: Setup, kernel: Kernel, limit: Micros) -> None:
         self.kernel = kernel
