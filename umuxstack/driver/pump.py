@@ -136,10 +136,11 @@ class Pump:
                 await trio.lowlevel.checkpoint()
                 self._collecting = False
                 self._flush(self._clock.now())
-            self._arm()
             if more:
                 await trio.lowlevel.checkpoint()  # applications come first
-            elif not self.link_state.up:
+                continue
+            self._arm()
+            if not self.link_state.up:
                 await trio.sleep_forever()  # until the scope expires: at the retry or a timer
             elif self._empty_wakes > EMPTY_WAKES:
                 await trio.sleep(EMPTY_PAUSE)
@@ -204,7 +205,7 @@ class Pump:
                         self._on_fault("a received packet")
                 self._on_read(count, now)
         filling = stack.pool.filling
-        if filling or stack.next_deadline() <= now:
+        if stack.is_due(now):
             try:
                 stack.advance(now)
             except Exception:
