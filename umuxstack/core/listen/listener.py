@@ -95,7 +95,7 @@ def read_syn(ctx: Context, buf: bytes, base: int, offset: int, end: int, protoco
         ctx.drop(Drop.FOREIGN_PROTOCOL)
         return None
     size = end - offset
-    if size < wire.HEADER or (buf[offset + 12] >> 4) * 4 not in range(20, size + 1):
+    if size < wire.HEADER or not wire.HEADER <= buf[offset + 12] >> 2 & 0x3C <= size:
         ctx.drop(Drop.BAD_HEADER)
         return None
     if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
@@ -123,12 +123,13 @@ def half_open(
 
 def enter(session: Connection) -> None:
     """Into the pair table, or into the second stage that stands there in the pair's place."""
-    holder = session.table.get(session.pair)
+    table, pair = session.table, session.pair
+    holder = table.get(pair)
     if isinstance(holder, PairMux):
         holder.add(session)
         return
-    assert not isinstance(holder, Session | TcpSession), "a live session keeps its place"
-    session.register()
+    assert holder is None or not isinstance(holder, Session | TcpSession), "a live session keeps its place"
+    table[pair] = session
 
 
 def vanish(session: Connection, reason: Reason, now: Micros) -> None:

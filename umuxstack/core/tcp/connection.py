@@ -131,9 +131,11 @@ class Connection(ReceiveHalf):
 
     def _start_handshake_timer(self, now: Micros) -> None:
         policy = self.policy
-        doublings = max(self.retries - policy.syn_linear_timeouts, 0)
-        wait = min((self.rto << min(doublings, 16)) + (policy.rto_slop if self.retries else 0), policy.rto_max)
-        at = now + wait
+        wait = self.rto
+        if self.retries:
+            doublings = max(self.retries - policy.syn_linear_timeouts, 0)
+            wait = Micros((wait << min(doublings, 16)) + policy.rto_slop)
+        at = now + min(wait, policy.rto_max)
         patience = self._patience()
         if patience:
             at = min(at, self.drs_at + patience)
