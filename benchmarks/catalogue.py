@@ -1,12 +1,15 @@
 """What is measured: one entry per row of the table, in the order of a run."""
 
+import os
 from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from benchmarks import core_alone, core_path, impaired, pytcp_side, traffic
-from benchmarks.harness import KERNEL, KERNEL_TRIO, PYTCP, UMUX, UMUX_LOOP, Arena
+from benchmarks.harness import KERNEL, KERNEL_TRIO, PYTCP, UMUX, UMUX_LOOP, UMUX_STEERED, Arena
+from tun import netlink
+from tun.steering import DEFAULT_MASK
 
 HIGHER: Final = "higher"
 LOWER: Final = "lower"
@@ -30,27 +33,31 @@ class Measurement:
 
 STACKS: Final = (KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP)
 BULK_STACKS: Final = (*STACKS, PYTCP) if pytcp_side.installed() else STACKS
+# Where the work is per packet it pays to have the kernel receive elsewhere, on a machine and kernel that can.
+STEERABLE: Final = (os.cpu_count() or 1) > 1 and (netlink.SYSCTL / DEFAULT_MASK).exists()
+PACKET_STACKS: Final = (*STACKS, UMUX_STEERED) if STEERABLE else STACKS
 SAME_PROGRAM: Final = {UMUX: KERNEL_TRIO}  # what a variant is also compared with, like with like
 
 
-def both(goal: float) -> dict[str, float]:
-    """A goal for the bare loop, like with like, and for what users get."""
-    return {UMUX: goal, UMUX_LOOP: goal}
+def both(goal: float, *also: str) -> dict[str, float]:
+    """A goal for the bare loop, like with like, for what users get, and for other variants."""
+    return dict.fromkeys((UMUX, UMUX_LOOP, *also), goal)
 
 
 CATALOGUE: Final = (
     Measurement("bulk_in", "bulk in", "Gbit/s", HIGHER, BULK_STACKS, traffic.bulk_in, both(0.85)),
     Measurement("bulk_out", "bulk out", "Gbit/s", HIGHER, BULK_STACKS, traffic.bulk_out, both(0.7)),
     Measurement(
-        "connect_in", "connect, byte each way, close: to us", "per s", HIGHER, STACKS, traffic.connect_in, both(0.7)
+        "connect_in", "connect, byte each way, close: to us", "per s", HIGHER, PACKET_STACKS, traffic.connect_in,
+        both(0.7, UMUX_STEERED),
     ),
     Measurement(
-        "connect_out", "connect, byte each way, close: from us", "per s", HIGHER, STACKS, traffic.connect_out,
-        both(0.7),
+        "connect_out", "connect, byte each way, close: from us", "per s", HIGHER, PACKET_STACKS, traffic.connect_out,
+        both(0.7, UMUX_STEERED),
     ),
     Measurement(
-        "request_response", "1-byte request/response, 16 clients", "per s", HIGHER, STACKS, traffic.request_response,
-        both(0.45),
+        "request_response", "1-byte request/response, 16 clients", "per s", HIGHER, PACKET_STACKS,
+        traffic.request_response, both(0.45, UMUX_STEERED),
     ),
     Measurement(
         "impaired", "4 flows out, 1 % loss, 20 ms", "Mbit/s", HIGHER, (KERNEL, UMUX), impaired.goodput,

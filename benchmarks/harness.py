@@ -8,6 +8,7 @@ import cProfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -29,12 +30,14 @@ KERNEL: Final = "kernel"
 KERNEL_TRIO: Final = "kernel, trio"
 UMUX: Final = "umux"
 UMUX_LOOP: Final = "umux, bare loop"
+UMUX_STEERED: Final = "umux, steered"
 PYTCP: Final = "PyTCP"
 VARIANTS: Final = {
     KERNEL: "plain Python with epoll on the kernel's sockets, over veth: the base line",
     KERNEL_TRIO: "a trio program on the kernel's sockets, over veth",
     UMUX: "the same trio program on this stack's Host, on a TUN: what users get",
     UMUX_LOOP: "a bare loop around this stack's core, on a TUN: without the driver",
+    UMUX_STEERED: "the same loop on a core of its own, the kernel receiving on the others (`umux up --core`)",
     PYTCP: "another TCP in Python, on a TAP; if it is installed",
 }
 
@@ -52,6 +55,12 @@ _PLAIN: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "answer": loop_side.answer,
         "answer one": loop_side.answer,
         "connect": loop_side.connect,
+    },
+    UMUX_STEERED: {
+        "sink": partial(loop_side.sink, steered=True),
+        "source": partial(loop_side.source, steered=True),
+        "answer": partial(loop_side.answer, steered=True),
+        "connect": partial(loop_side.connect, steered=True),
     },
     PYTCP: {"sink": pytcp_side.sink, "source": pytcp_side.source},
 }
@@ -117,7 +126,7 @@ class Arena:
         kernel = variant in (KERNEL, KERNEL_TRIO)
         self._serial += 1
         profile = None
-        if self._profiles is not None and variant in (UMUX, UMUX_LOOP):
+        if self._profiles is not None and variant in (UMUX, UMUX_LOOP, UMUX_STEERED):
             profile = self._profiles / f"{self._serial:03}-{variant.replace(', ', '-').replace(' ', '-')}-{role}.prof"
         namespace = self._subjects if kernel else self._peers
         if variant == KERNEL:

@@ -31,11 +31,19 @@ LONGEST_SLEEP: Final = 50  # milliseconds
 
 
 class Loop:
-    """A stack on a TUN device in this namespace. `on_ready` is called with each endpoint whose readiness changed."""
+    """A stack on a TUN device in this namespace. `on_ready` is called with each endpoint whose readiness changed.
 
-    def __init__(self, channel: Channel) -> None:
+    `steered`: on the first core alone, and the kernel receives on the others, as with `umux up --core`.
+    """
+
+    def __init__(self, channel: Channel, *, steered: bool = False) -> None:
         self._began = time.monotonic_ns()
-        self.device = TunDevice()
+        others: set[int] = set()
+        if steered:
+            first, *rest = sorted(os.sched_getaffinity(0))
+            others.update(rest)
+            pin((first,))
+        self.device = TunDevice(kernel_cores=others)
         name = self.device.name
         with Netlink() as netlink:
             netlink.quiet(name)
@@ -87,8 +95,8 @@ class Loop:
         return door
 
 
-def sink(channel: Channel) -> None:
-    loop = Loop(channel)
+def sink(channel: Channel, *, steered: bool = False) -> None:
+    loop = Loop(channel, steered=steered)
     door = loop.open_door(1)
     total = 0
     began = 0.0
@@ -109,8 +117,8 @@ def sink(channel: Channel) -> None:
     loop.run()
 
 
-def source(channel: Channel, target: Target, seconds: float) -> None:
-    loop = Loop(channel)
+def source(channel: Channel, target: Target, seconds: float, *, steered: bool = False) -> None:
+    loop = Loop(channel, steered=steered)
     data = os.urandom(1 << 16) * (PIECE >> 16)
     session = loop.stack.connect(parse(target[0]), target[1], loop.now())
     until = time.perf_counter() + seconds
@@ -130,9 +138,9 @@ def source(channel: Channel, target: Target, seconds: float) -> None:
     loop.run()
 
 
-def answer(channel: Channel, expected: int, cores: tuple[int, ...] = ()) -> None:
+def answer(channel: Channel, expected: int, cores: tuple[int, ...] = (), *, steered: bool = False) -> None:
     pin(cores)
-    loop = Loop(channel)
+    loop = Loop(channel, steered=steered)
 
     def on_ready(endpoint: Waitable, now: Micros) -> None:
         if isinstance(endpoint, Listener):
@@ -149,8 +157,8 @@ def answer(channel: Channel, expected: int, cores: tuple[int, ...] = ()) -> None
     loop.run()
 
 
-def connect(channel: Channel, target: Target, count: int, at_once: int) -> None:
-    loop = Loop(channel)
+def connect(channel: Channel, target: Target, count: int, at_once: int, *, steered: bool = False) -> None:
+    loop = Loop(channel, steered=steered)
     peer = parse(target[0])
     begun = finished = 0
 

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
@@ -20,6 +20,7 @@ from tun import vnet
 from tun.errors import LinkDown, MtuOutOfRange, NameInvalid, TunError
 from tun.netlink import Netlink
 from tun.openers import Opener, default_opener
+from tun.steering import steered_to
 
 Packet: TypeAlias = tuple[bytes, int, int, bool]  # buffer, where the packet starts in it, gso_size, checksum is good
 Outgoing: TypeAlias = tuple[bytes, "bytes | bytearray | memoryview", int, int]  # header, payload, gso_size, csum_offset
@@ -49,6 +50,7 @@ class TunDevice:
     `name`: up to 15 bytes, `%d` in it is numbered by the kernel; None: umux0, umux1, ...
     `mtu`: bytes, 1280 to 65535. `offload`: super-segments and partial checksums, as far as the kernel grants them:
     see `segmentation` and `checksum`. Without offload only complete single packets may be written (csum_offset 0).
+    `kernel_cores`: on which cores the kernel receives what is written; (): within the write (tun/steering.py).
     It is made in the network namespace of the calling thread, down; to make it elsewhere: `namespace.run(TunDevice)`.
     Raises `PermissionDenied`, `DeviceMissing`, `NameTaken`, `NameInvalid`, `MtuOutOfRange`.
     """
@@ -59,7 +61,13 @@ class TunDevice:
     )  # fmt: skip
 
     def __init__(
-        self, name: str | None = None, *, mtu: int = MTU_DEFAULT, offload: bool = True, opener: Opener | None = None
+        self,
+        name: str | None = None,
+        *,
+        mtu: int = MTU_DEFAULT,
+        offload: bool = True,
+        kernel_cores: Collection[int] = (),
+        opener: Opener | None = None,
     ) -> None:
         self._fd = -1
         self._vnet_headers: dict[tuple[int, int, int], bytes] = {}
@@ -73,7 +81,8 @@ class TunDevice:
         check_name(wanted)
         if opener is None:
             opener = default_opener()
-        self._fd, self.name = opener(wanted)
+        with steered_to(kernel_cores):
+            self._fd, self.name = opener(wanted)
         try:
             os.set_blocking(self._fd, False)
             vnet.set_header_size(self._fd)

@@ -7,8 +7,9 @@ happens; nothing is left behind but the key file.
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -69,15 +70,14 @@ class _TunSettings:
     namespace: netns.Namespace | None
     mtu: int
     offload: bool
+    kernel_cores: tuple[int, ...]
     routes: tuple[str, ...]
     kernel_address: str | None
 
     def open(self) -> TunDevice:
         """Makes the device and brings it up, with its routes. Raises TunError; nothing is left then."""
-        if self.namespace is None:
-            device = TunDevice(self.name, mtu=self.mtu, offload=self.offload)
-        else:
-            device = self.namespace.run(TunDevice, self.name, mtu=self.mtu, offload=self.offload)
+        make = partial(TunDevice, self.name, mtu=self.mtu, offload=self.offload, kernel_cores=self.kernel_cores)
+        device = make() if self.namespace is None else self.namespace.run(make)
         try:
             with Netlink(self.namespace) as netlink:
                 netlink.quiet(device.name)
@@ -110,6 +110,7 @@ async def open_host(
     namespace: str | None = None,
     mtu: int = 1500,
     offload: bool = True,
+    kernel_cores: Collection[int] = (),
     route: bool = True,
     kernel_address: str | None = None,
     key_file: str | os.PathLike[str] | None = None,
@@ -127,6 +128,8 @@ async def open_host(
     up, with a route of the prefix and the shared addresses to it (unless `route` is false), in the network
     namespace of that name if one is given; or `link`, whatever it is.
 
+    `kernel_cores`: on which cores this machine's kernel receives what we send; (): on ours, within our writing. With
+    the process on a core of its own and the kernel on the others, small packets cost it half (docs/speed.md).
     `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
     prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from.
     `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).
@@ -153,7 +156,7 @@ async def open_host(
         if link is None:
             where = None if namespace is None else opened.enter_context(netns.open_named(namespace))
             routes = _routes(config) if route else ()
-            tun = _TunSettings(tun_name, where, mtu, offload, routes, kernel_address)
+            tun = _TunSettings(tun_name, where, mtu, offload, tuple(kernel_cores), routes, kernel_address)
             device = tun.open()
             link = FdLink(device, reopen=attrs.evolve(tun, name=device.name).open)
             opened.callback(link.close)

@@ -86,6 +86,10 @@ def _group_ids(group: str | None) -> frozenset[int]:
 async def _run(
     wanted: Settings, tun: str, name: str, bound: place.BoundSocket, access: Access, arguments: argparse.Namespace
 ) -> int:
+    kernel_cores: frozenset[int] = frozenset()
+    if wanted.core is not None:
+        kernel_cores = frozenset(os.sched_getaffinity(0) - {wanted.core})
+        os.sched_setaffinity(0, {wanted.core})
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with contextlib.AsyncExitStack() as opened:
             try:
@@ -96,6 +100,7 @@ async def _run(
                         namespace=wanted.namespace,
                         mtu=wanted.mtu,
                         offload=wanted.offload,
+                        kernel_cores=kernel_cores,
                         kernel_address=wanted.kernel_address,
                         key_file=wanted.key_file,
                         congestion=wanted.algorithms,

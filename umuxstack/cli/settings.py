@@ -5,6 +5,7 @@ Every key and value is checked here; what is wrong is named with what is allowed
 
 import argparse
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class Settings:
     namespace: str | None
     mtu: int
     offload: bool
+    core: int | None
     kernel_address: str | None
     key_file: str | None
     group: str | None
@@ -83,6 +85,7 @@ _KEYS: Final[dict[str, Any]] = {
     "namespace": str,
     "mtu": int,
     "offload": bool,
+    "core": int,
     "kernel_address": str,
     "key_file": str,
     "group": str,
@@ -141,6 +144,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         namespace=given.get("namespace"),
         mtu=given.get("mtu", 1500),
         offload=given.get("offload", True),
+        core=given.get("core"),
         kernel_address=given.get("kernel_address"),
         key_file=given.get("key_file"),
         group=given.get("group"),
@@ -157,6 +161,14 @@ def _check_place(given: dict[str, Any], config: StackConfig) -> None:
     """Names and numbers of the device, and of what belongs to it."""
     if "mtu" in given:
         values.whole(given["mtu"], "the mtu", MTU_MIN, MTU_MAX)
+    if "core" in given:
+        cores = sorted(os.sched_getaffinity(0))
+        if given["core"] not in cores or len(cores) < 2:
+            raise Failure(
+                f"--core {given['core']}: this process may run on {', '.join(map(str, cores))}",
+                "name one of several cores: the kernel receives on the others",
+                USAGE,
+            )
     try:
         if "tun" in given:
             check_name(given["tun"])

@@ -62,6 +62,12 @@ def add(commands: Commands) -> None:
         help="neither super-segments nor checksum offload",
     )
     parser.add_argument(
+        "--core",
+        type=int,
+        metavar="N",
+        help="run on this core alone, and have the kernel receive on the others: small packets cost the stack half",
+    )
+    parser.add_argument(
         "--answer",
         action="store_true",
         default=None,
