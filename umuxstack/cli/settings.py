@@ -37,6 +37,8 @@ _STACK: Final = (
     "scheme",
     "fixed_port",
     "hop_limit",
+    "extension_headers",
+    "header_options",
     "icmp_rate",
     "icmp_burst",
     "path_mtu_lifetime",

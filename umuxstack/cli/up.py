@@ -12,7 +12,7 @@ SIGTERM or `umux down`; then all of it is removed. Needs root or CAP_NET_ADMIN (
 A file for --config holds the same options in TOML, with `_` for `-`, e.g. prefix = "2001:db8:1::/64",
 shared = ["2001:db8:1::80"], offload = false; also sections [pool] (low, high) and [tcp] (congestion = "cubic",
 rto_min = "200ms", …), and das_lifetime, udp_idle, retiring, candidates, hop_limit, icmp_rate,
-icmp_burst, path_mtu_lifetime, telescope, memory."""
+icmp_burst, path_mtu_lifetime, extension_headers, header_options, telescope, memory."""
 
 
 def add(commands: Commands) -> None:

@@ -172,6 +172,8 @@ class StackConfig:
     silence: bool = True  # UM-31; False gives the answers of RFC 9293 and 4443
     reset_second_syn: bool = True  # UM-33: RST to a SYN on a live pair with other ports; False: silence
     hop_limit: int = attrs.field(default=64, validator=_within(1, 255))
+    extension_headers: int = attrs.field(default=16, validator=_within(1, 10_000))  # of a packet that is taken, and …
+    header_options: int = attrs.field(default=8, validator=_within(0, 10_000))  # … options in them (RFC 8504 5.3)
     icmp_rate: int = attrs.field(default=100, validator=_within(0, 1_000_000))  # errors a second; 0: none
     icmp_burst: int = attrs.field(default=20, validator=_within(1, 1_000_000))  # of them at once (RFC 4443 2.4 (f))
     path_mtu_lifetime: Micros = minutes(10)  # RFC 8201 4: not less than 5; NEVER: what was learnt once holds

@@ -76,7 +76,15 @@ class Stack(Census):
         self._reassembly = Reassembly(ctx.counters)
         limit = ErrorLimit(config.icmp_rate, config.icmp_burst)
         self._nobody = Telescope(ctx) if config.silence else Answers(ctx, limit)
-        self._ingress = Ingress(ctx.demux, ctx.counters, self._nobody, self._reassembly, ctx.is_ours)
+        self._ingress = Ingress(
+            ctx.demux,
+            ctx.counters,
+            self._nobody,
+            self._reassembly,
+            ctx.is_ours,
+            headers=config.extension_headers,
+            options=config.header_options,
+        )
         self._loopback = Ingress(ctx.inner, ctx.counters, self._nobody, self._reassembly)
         self.receive = self._ingress.receive  # type: ignore[method-assign]  # bound once: the hot path has no call to spare
         self.pool = AddressPool(

@@ -77,6 +77,62 @@ def test_a_syn_that_is_answered_with_a_cookie_sees_the_label_of_the_session_to_c
     end(wire)
 
 
+def taken_with(wire: Wire, *extensions: builders.Extension) -> bool:
+    """Whether a datagram with these headers is taken; nothing is ever said about one that is not."""
+    socket = wire.stack.udp(wire.now, address=address(SHARED), port=53)
+    wire.send(builders.udp(PEER, SHARED, 5, 53, b"x", extensions=extensions))
+    wire.expect_silence()
+    taken = socket.readable
+    socket.close(wire.now)
+    return taken
+
+
+@pytest.mark.rule("8504-5.3-5", "8504-5.3-6", "8504-5.3-7")
+@pytest.mark.parametrize("limit", [None, 0, 1, 40])
+def test_options_are_limited_to_a_number_that_can_be_chosen(limit: int | None) -> None:
+    """A packet of 1,500 bytes with 700 options took 50 times as long as one without."""
+    wire = Wire(shared=(address(SHARED),), **({} if limit is None else {"header_options": limit}))
+    most = 8 if limit is None else limit
+    for count in (most, most + 1):
+        options = b"".join(builders.option(0x1E, b"ab") for _ in range(count))
+        half = count // 2 * 4
+        for headers in (
+            [builders.destination_options(options)],
+            [builders.hop_by_hop(options[:half]), builders.destination_options(options[half:])],
+        ):
+            assert taken_with(wire, *headers) == (count == most)
+    end(wire)
+
+
+@pytest.mark.rule("8504-5.3-2")
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        (b"\0" * 6, True),
+        (b"\0" * 7 + b"\x1e\5abcde", True),  # seven are the most that alignment can need
+        (b"\0" * 8 + b"\x1e\4abcd", False),
+        (b"\1\5" + bytes(5) + b"\x1e\5abcde", True),
+        (b"\1\6" + bytes(6) + b"\x1e\4abcd", False),
+        (b"\1\2\0\0" + b"\1\2\0\0" + b"\x1e\4abcd", False),
+        (b"\0" * 5 + b"\x1e\2ab" + b"\0" * 5, True),
+    ],
+)
+def test_padding_that_nobody_needs_is_discarded(options: bytes, taken: bool) -> None:
+    wire = Wire(shared=(address(SHARED),))
+    assert len(options) % 8 == 6
+    assert taken_with(wire, builders.destination_options(options)) == taken
+    end(wire)
+
+
+@pytest.mark.parametrize("limit", [None, 1, 40])
+def test_extension_headers_are_limited_as_well(limit: int | None) -> None:
+    wire = Wire(shared=(address(SHARED),), **({} if limit is None else {"extension_headers": limit}))
+    most = 16 if limit is None else limit
+    assert taken_with(wire, *[builders.destination_options()] * most)
+    assert not taken_with(wire, *[builders.destination_options()] * (most + 1))
+    end(wire)
+
+
 @pytest.mark.rule("8504-5.7.1-3")
 @pytest.mark.parametrize("router", [ROUTER, OTHER, "fe80::1"])
 def test_packet_too_big_is_not_filtered_whoever_sends_it(router: str) -> None:

@@ -41,7 +41,7 @@ class Ingress:
     session with such a peer stands in this way's pair table.
     """
 
-    __slots__ = ("counters", "demux", "forged", "min_mtu", "nobody", "reassembly")
+    __slots__ = ("counters", "demux", "forged", "headers", "min_mtu", "nobody", "options", "reassembly")
 
     def __init__(
         self,
@@ -50,9 +50,14 @@ class Ingress:
         nobody: Nobody,
         reassembly: Reassembly,
         forged: Callable[[bytes], bool] | None = None,
+        *,
+        headers: int = extension.HEADERS,
+        options: int = extension.OPTIONS,
     ) -> None:
         self.demux = demux
         self.forged = forged
+        self.headers = headers  # extension headers and options that are looked at (RFC 8504 5.3)
+        self.options = options
         self.counters = counters
         self.nobody = nobody
         self.reassembly = reassembly
@@ -97,7 +102,7 @@ class Ingress:
             drops[Drop.SOURCE_IS_DESTINATION if pair[:16] == pair[16:] else Drop.SOURCE_IS_OURS] += 1
             return
         if protocol not in (TCP, UDP, ICMPV6):
-            status, protocol, offset, where = extension.walk(buf, base, end)
+            status, protocol, offset, where = extension.walk(buf, base, end, self.headers, self.options)
             if status:
                 drops[_DROP_OF_WALK[status]] += 1
                 holder = self.demux.owner(pair)

@@ -3,7 +3,7 @@
 Invariant: no bytes make `walk` raise, and the walk is bounded by the packet.
 """
 
-# 8504-5.2-1, 8504-5.2-2, 8504-5.2-4
+# 8504-5.2-1, 8504-5.2-2, 8504-5.2-4, 8504-5.3-2, 8504-5.3-5, 8504-5.3-6, 8504-5.3-7
 
 from typing import Final
 
@@ -26,11 +26,21 @@ IGNORED: Final = 5  # an option asks to discard silently
 INCOMPLETE: Final = 6  # a first fragment without all headers: parameter problem, code 3
 
 
-def walk(buf: bytes, base: int, end: int) -> tuple[int, int, int, int]:
+HEADERS: Final = 16  # extension headers of one packet, at most, and …
+OPTIONS: Final = (
+    8  # … options in all of them that are no padding (RFC 8504 5.3: "the default value SHOULD be set to 8")
+)
+_PADDING: Final = 7  # octets in a row: more is never needed for alignment
+
+
+def walk(buf: bytes, base: int, end: int, headers: int = HEADERS, options: int = OPTIONS) -> tuple[int, int, int, int]:
     """From the fixed header at `base` to the upper layer: (status, protocol, offset, where).
 
     `offset` is where the upper-layer header begins; for a fragment, where the fragment header does,
     with protocol FRAGMENT. `where` is the offset of the offending field, or of the last next-header field.
+
+    RFC 8504 5.3 lets a host limit how much of this it does for one packet: with more than `headers` headers, `options`
+    options, or padding that nobody needs, it is discarded silently. Else a small packet could cost 50 times another.
     """
     where = base + 6
     protocol = buf[where]
@@ -45,6 +55,9 @@ def walk(buf: bytes, base: int, end: int) -> tuple[int, int, int, int]:
         first = False
         if protocol == FRAGMENT:
             return OK, FRAGMENT, at, where
+        headers -= 1
+        if headers < 0:
+            return IGNORED, protocol, at, at
         following = at + (buf[at + 1] + 1) * 8
         if following > end:
             return TRUNCATED, protocol, at, at
@@ -54,7 +67,7 @@ def walk(buf: bytes, base: int, end: int) -> tuple[int, int, int, int]:
             if buf[at + 3]:
                 return BAD_HEADER, protocol, at, at + 2
         else:
-            status, option = _options(buf, at + 2, following)
+            status, option, options = _options(buf, at + 2, following, options)
             if status:
                 return status, protocol, at, option
         where = at
@@ -72,22 +85,31 @@ def last(buf: bytes, base: int, end: int) -> tuple[int, int]:
     return protocol, at
 
 
-def _options(buf: bytes, at: int, end: int) -> tuple[int, int]:
-    """RFC 8200 4.2: the two high bits of an unknown option say what to do with the packet."""
+def _options(buf: bytes, at: int, end: int, left: int) -> tuple[int, int, int]:
+    """(status, where, how many more options there may be).
+
+    RFC 8200 4.2: the two high bits of an unknown option say what to do with the packet.
+    """
+    padding = 0
     while at < end:
         kind = buf[at]
-        if kind == 0:  # Pad1
-            at += 1
-            continue
-        if at + 1 >= end or at + 2 + buf[at + 1] > end:
-            return BAD_HEADER, at
-        if kind not in (1, 5, 0xC2):  # PadN, router alert, jumbo payload
+        if kind and (at + 1 >= end or at + 2 + buf[at + 1] > end):
+            return BAD_HEADER, at, left
+        length = 2 + buf[at + 1] if kind else 1
+        if kind > 1:
+            left -= 1
+            padding = 0
+        else:  # Pad1, PadN
+            padding += length
+        if left < 0 or padding > _PADDING:
+            return IGNORED, at, left
+        if kind == 0xC2:
+            return BAD_OPTION, at, left  # no jumbograms here
+        if kind not in (0, 1, 5):  # the paddings, router alert
             action = kind >> 6
             if action == 1:
-                return IGNORED, at
+                return IGNORED, at, left
             if action:
-                return BAD_OPTION, at
-        elif kind == 0xC2:
-            return BAD_OPTION, at  # no jumbograms here
-        at += 2 + buf[at + 1]
-    return OK, at
+                return BAD_OPTION, at, left
+        at += length
+    return OK, at, left
