@@ -91,8 +91,8 @@ def taken_with(wire: Wire, *extensions: builders.Extension) -> bool:
 @pytest.mark.parametrize("limit", [None, 0, 1, 40])
 def test_options_are_limited_to_a_number_that_can_be_chosen(limit: int | None) -> None:
     """A packet of 1,500 bytes with 700 options took 50 times as long as one without."""
-    wire = Wire(shared=(address(SHARED),), **({} if limit is None else {"header_options": limit}))
-    most = 8 if limit is None else limit
+    shared, most = (address(SHARED),), 8 if limit is None else limit
+    wire = Wire(shared=shared) if limit is None else Wire(shared=shared, header_options=limit)
     for count in (most, most + 1):
         options = b"".join(builders.option(0x1E, b"ab") for _ in range(count))
         half = count // 2 * 4
@@ -126,8 +126,8 @@ def test_padding_that_nobody_needs_is_discarded(options: bytes, taken: bool) -> 
 
 @pytest.mark.parametrize("limit", [None, 1, 40])
 def test_extension_headers_are_limited_as_well(limit: int | None) -> None:
-    wire = Wire(shared=(address(SHARED),), **({} if limit is None else {"extension_headers": limit}))
-    most = 16 if limit is None else limit
+    shared, most = (address(SHARED),), 16 if limit is None else limit
+    wire = Wire(shared=shared) if limit is None else Wire(shared=shared, extension_headers=limit)
     assert taken_with(wire, *[builders.destination_options()] * most)
     assert not taken_with(wire, *[builders.destination_options()] * (most + 1))
     end(wire)
