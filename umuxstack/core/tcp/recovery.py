@@ -220,7 +220,7 @@ class Recovery(ForwardRto):
     def _detect(self, loss: Loss, now: Micros) -> None:
         """RFC 8985 6.2 step 5: what was sent sufficiently before the latest delivered range is lost."""
         window = 0
-        if loss.reordering or (loss.phase == OPEN and loss.sacked <= 2 * self.mss):
+        if loss.reordering or (loss.phase == OPEN and not self._three_sacked(loss)):
             # RFC 8985 6.2 step 4: without reordering seen, the third SACKed segment decides at once (DupThresh).
             window = min(loss.reo_mult * self.min_rtt // 4, self.srtt)
         wait = 0
@@ -241,6 +241,13 @@ class Recovery(ForwardRto):
             self.rto_kind = REORDER
             self.rto_at = Micros(now + wait)
             self._arm()
+
+    def _three_sacked(self, loss: Loss) -> bool:
+        """Whether as many segments were SACKed as duplicates would decide (DupThresh), small ones counted as well."""
+        mss = self.mss
+        if loss.sacked > 2 * mss:
+            return True
+        return sum(-(-(sent.end - sent.start) // mss) for sent in self.board if sent.state == SACKED) > 2
 
     def _mark_lost(self, loss: Loss, sent: Sent) -> None:
         length = sent.end - sent.start
