@@ -245,9 +245,8 @@ class Recovery(ForwardRto):
     def _three_sacked(self, loss: Loss) -> bool:
         """Whether as many segments were SACKed as duplicates would decide (DupThresh), small ones counted as well."""
         mss = self.mss
-        if loss.sacked > 2 * mss:
-            return True
-        return sum(-(-(sent.end - sent.start) // mss) for sent in self.board if sent.state == SACKED) > 2
+        segments = (-(-(sent.end - sent.start) // mss) for sent in self.board if sent.state == SACKED)
+        return loss.sacked > 2 * mss or sum(segments) > 2
 
     def _mark_lost(self, loss: Loss, sent: Sent) -> None:
         length = sent.end - sent.start
