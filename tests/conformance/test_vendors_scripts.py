@@ -314,6 +314,44 @@ def test_bsd_fast_opens_by_sendto(length: int) -> None:
         passes(BSD_DIALS.format(answer=answer, early=0, cookie=""))
 
 
+def test_linux_fast_opens_by_a_flag() -> None:
+    """It asks again who had no cookie, and takes no more than the SYN holds from who does not wait. A packet that an
+    older connection still sends is none of the new one's."""
+    passes(
+        """
+        0 `sysctl -q net.ipv4.tcp_timestamps=0`
+        +0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 fcntl(3, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+        +0 sendto(3, ..., 50, MSG_FASTOPEN, ..., ...) = -1 EINPROGRESS
+        +0 > S 0:0(0) <mss 1460,nop,nop,sackOK,nop,wscale 7,FO,nop,nop>
+        +.01 < S. 0:0(0) ack 1 win 9000 <mss 900>
+        +0 > . 1:1(0) ack 1
+        +0 close(3) = 0
+        +.1 socket(..., SOCK_STREAM, IPPROTO_TCP) = 4
+        +0 fcntl(4, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+        +0 sendto(4, ..., 50, MSG_FASTOPEN, ..., ...) = -1 EINPROGRESS
+        +0 > S 0:0(0) <mss 1460,nop,nop,sackOK,nop,wscale 7,FO,nop,nop>
+        +.01 < S. 0:0(0) ack 1 win 9000 <mss 900,FO 11223344>
+        +0 > . 1:1(0) ack 1
+        +.1 socket(..., SOCK_STREAM, IPPROTO_TCP) = 5
+        +0 fcntl(5, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+        +0 sendto(5, ..., 2000, MSG_FASTOPEN, ..., ...) = 860
+        +0 > S 0:860(860) <mss 1460,nop,nop,sackOK,nop,wscale 7,FO 11223344,nop,nop>
+        +.01 < S. 0:0(0) ack 861 win 9000 <mss 900>
+        +0 > . 861:861(0) ack 1
+        +0 %{ assert tcpi_options & TCPI_OPT_SYN_DATA }%
+        +.1 socket(..., SOCK_STREAM, IPPROTO_TCP) = 6
+        +0....01 sendto(6, ..., 1000, MSG_FASTOPEN, ..., ...) = 1000
+        +0 > S 0:860(860) <mss 1460,nop,nop,sackOK,nop,wscale 7,FO 11223344,nop,nop>
+        +.01 < S. 0:0(0) ack 861 win 9000 <mss 900>
+        +0 > P. 861:1001(140) ack 1
+        +0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 7
+        +0 sendto(7, ..., 5, MSG_FASTOPEN, AF_UNSPEC, ...) = -1 EOPNOTSUPP
+        """,
+        "linux",
+    )
+
+
 def test_fast_open_of_a_server_is_not_there() -> None:
     script = """
         0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3

@@ -61,7 +61,7 @@ def _freebsd_ecn(value: int) -> Change:
 
 
 def _fast_open(value: int) -> Change:
-    if value & 0x602:  # as a server that may need no cookie
+    if value & 0x606:  # who needs no cookie
         raise UnsupportedConstruct("")
     return {}
 

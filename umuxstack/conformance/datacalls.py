@@ -17,7 +17,6 @@ from umuxstack.driver.errno_map import REASON_ERRNO
 
 LOWAT: Final = (stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT)
 _UNSUPPORTED_FLAGS: Final = {
-    OWN["MSG_FASTOPEN"]: "TCP Fast Open",
     OWN["MSG_ZEROCOPY"]: "MSG_ZEROCOPY",
     stdlib.MSG_ERRQUEUE: "MSG_ERRQUEUE",
 }
@@ -45,7 +44,11 @@ class DataCalls(NamingCalls):
             return size
         session = socket.session
         if session is None:
-            raise CallError(errno.ENOTCONN if socket.listener is None else errno.EPIPE)
+            if socket.listener is not None:
+                raise CallError(errno.EPIPE)
+            if flags & OWN["MSG_FASTOPEN"] or socket.policy.get("fast_open", self.target.policy.fast_open):
+                return (yield from self._fast_open(socket, size, flags, to))
+            raise CallError(errno.ENOTCONN)
         blocking = socket.blocking and not flags & stdlib.MSG_DONTWAIT
         done = 0
         while True:
@@ -120,17 +123,33 @@ class DataCalls(NamingCalls):
         self, descriptor: Value, buffer: Value, size: Value, flags: Value, address: Value = ANY, length: Value = ANY
     ) -> Steps:
         socket = self._socket(descriptor)
+        if number(flags) & OWN["MSG_FASTOPEN"] and isinstance(address, int):
+            raise CallError(errno.EOPNOTSUPP)  # AF_UNSPEC
         to = self._address(address, PEERS["peer"], self.connect_port) if isinstance(address, dict) else None
-        if (
-            socket.kind == "stream"
-            and socket.listener is None
-            and socket.session is None
-            and (socket.policy.get("fast_open", self.target.policy.fast_open))
-        ):
-            # BSD: on a socket with TCP_FASTOPEN this connects, too, and does not wait.
-            host, port = to or (None, self.connect_port)
-            return self._open(socket, host or PEERS["peer"], port, bytes(self._buffer(buffer, size))).unsent
         return (yield from self._send(socket, self._buffer(buffer, size), number(flags), to))
+
+    def _fast_open(self, socket: Socket, size: int, flags: int, to: tuple[Address | None, int] | None) -> Steps:
+        """Connects, and sends what it can with the SYN (RFC 7413): BSD after TCP_FASTOPEN, Linux by a flag."""
+        host, port = to or (None, self.connect_port)
+        host = host or PEERS["peer"]
+        if not flags & OWN["MSG_FASTOPEN"]:
+            return self._open(socket, host, port, bytes(size)).unsent  # BSD keeps the rest for later, and does not wait
+        socket.policy["fast_open"] = True
+        done = min(size, self.target.room_in_syn(host, socket.policy.get("mss")))  # type: ignore[arg-type]
+        session = self._open(socket, host, port, bytes(done))
+        while not session.established and not session.ended:
+            if not socket.blocking or flags & stdlib.MSG_DONTWAIT:
+                if done:
+                    return done
+                raise CallError(errno.EINPROGRESS)
+            yield NEVER
+        socket.connecting = False
+        problem = socket.take_error()
+        if problem:
+            raise CallError(problem)
+        if done < size:
+            done += yield from self._send(socket, size - done, flags)
+        return done
 
     @staticmethod
     def _vector(vector: Value) -> int:

@@ -49,7 +49,7 @@ class Wiring:
     mss: int = 0  # --mss: how a long injected segment was made up
     stamp_tick: int = 0  # --tcp_ts_tick_usecs; 0: the stack's timestamp values are not checked
     tolerance: int = 4000
-    ignores_echoes: bool = False  # replies to the script's echo requests need no line of their own
+    ignores_others: bool = False  # what belongs to another socket, or to none, needs no line of its own
     pushes_bursts: bool = False  # the vendor's stack sets PSH on every burst: a line that covers one shows it
 
 
@@ -245,12 +245,18 @@ class Packets:
 
     # Expecting
 
-    def skip_echoes(self, expected: Packet) -> None:
-        """Answers to echo requests belong to no socket: a vendor's runner does not see them where it waits for TCP."""
+    def skip_others(self, expected: Packet) -> None:
+        """A vendor's runner sees only what belongs to the socket that it waits for: not answers to echo requests, nor
+        what an older connection has to say when a new one's SYN is due."""
         sent = self.target.sent
-        while self.wiring.ignores_echoes and isinstance(expected, TcpPacket) and sent:
-            if not (isinstance(sent[0].packet, wire.IcmpMessage) and sent[0].packet.type == ECHO_REPLY):
-                break
+        while self.wiring.ignores_others and isinstance(expected, TcpPacket) and sent:
+            packet = sent[0].packet
+            if not (isinstance(packet, wire.IcmpMessage) and packet.type == ECHO_REPLY):
+                dials = expected.flags & (TcpFlags.SYN | TcpFlags.ACK) == TcpFlags.SYN
+                if not dials or not isinstance(packet, wire.Segment) or packet.flags & TcpFlags.SYN:
+                    break
+                if self._outbound_flow(packet, expected) is self.target.flow:
+                    break
             sent.popleft()
 
     def match(self, expected: Packet, first: Sent, tolerance: int) -> Micros:

@@ -160,7 +160,7 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
         mss=int(option("mss") or 0),
         stamp_tick=int(option("tcp_ts_tick_usecs") or 0),
         tolerance=tolerance,
-        ignores_echoes=not ours,
+        ignores_others=not ours,
         pushes_bursts=name == "linux" and not ours,
     )
     return Setup(
@@ -315,7 +315,7 @@ class Runner:
                 "no packet came" if event.time.kind is not TimeKind.ANY else "no packet ever came",
                 [f"  waited until {self._clock(latest)}", *self.subject.state_lines()],
             )
-        self.packets.skip_echoes(expected)
+        self.packets.skip_others(expected)
         if not target.sent:
             self._expect(event, expected, start, end)
             return

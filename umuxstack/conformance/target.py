@@ -24,6 +24,7 @@ from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import TcpSession, open_session
+from umuxstack.core.tcp.tcb import HEADERS
 from umuxstack.core.units import NEVER, Address, Micros, seconds
 
 START: Final = Micros(1_000_000_000)  # the clock when a script begins: far from 0, where a lazy check would pass
@@ -196,6 +197,12 @@ class Target(Ends):
 
     def _may_reuse(self, record: Quiet) -> bool:
         return self.reuse_after >= 0 and record.had_timestamps and self.now - record.since >= self.reuse_after
+
+    def room_in_syn(self, peer: Address, mss: int | None) -> int:
+        """How much data may go with a SYN to there: none without a cookie (RFC 7413)."""
+        ctx = self.stack._ctx
+        limit = ctx.pmtu.get(peer, self.now) - HEADERS
+        return ctx.cookies.room(peer + HERE, min(limit, mss or limit), self.now)
 
     def connect_from_ea(self, peer: Address, port: int) -> TcpSession:
         return self.stack.connect(peer, port, self.now)

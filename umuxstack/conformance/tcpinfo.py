@@ -67,7 +67,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_retransmits": 0 if persisting else known.retransmits,
         "tcpi_probes": known.retransmits if persisting else 0,
         "tcpi_backoff": known.retransmits,
-        "tcpi_options": known.timestamps | known.sack << 1 | scaled << 2 | known.ecn << 3,
+        "tcpi_options": known.timestamps | known.sack << 1 | scaled << 2 | known.ecn << 3 | known.syn_data << 5,
         "tcpi_snd_wscale": max(known.snd_wscale, 0),
         "tcpi_rcv_wscale": max(known.rcv_wscale, 0),
         "tcpi_rto": known.rto << min(known.retransmits, 16),

@@ -122,6 +122,7 @@ class TcpPolicy:
     round_receive_buffer: bool = False  # up to whole segments, once the handshake is complete
     early_window_updates: bool = False  # once a quarter of the buffer was read, though over half is still offered (BSD)
     fast_open: bool = False  # RFC 7413, as a client: asks for cookies, and sends early data with the SYN
+    remember_refusals: bool = True  # RFC 7413 4.1.3: and asks no server again for a while that gave none (Linux does)
     icmp_aborts: bool = True  # RFC 9293 3.9.2.2: hard errors abort a connection that is being opened
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
     transit_errors_abort: bool = True  # and so do "hop limit exceeded" and "unknown next header" (the same)

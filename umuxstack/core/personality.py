@@ -45,6 +45,7 @@ LINUX: Final = TcpPolicy(
     sacks_whole_segments=True,
     resets_by_ack=True,
     tolerate_missing_timestamps=True,
+    remember_refusals=False,
     ecn=True,
     ecn_asks=False,  # tcp_ecn = 2
 )

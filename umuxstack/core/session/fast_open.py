@@ -10,6 +10,7 @@ from umuxstack.core.units import Micros, seconds
 
 CAPACITY: Final = 4096
 REFUSED: Final = b""
+RESERVED: Final = 40  # of a segment, left free for options: a SYN with data is to reach its end
 PATIENCE: Final = seconds(900)  # until a server that refused is asked again
 
 
@@ -42,6 +43,11 @@ class Cookies:
         self._known[pair] = (cookie, mss, now)
         if len(self._known) > CAPACITY:
             self._known.popitem(last=False)
+
+    def room(self, pair: bytes, limit: int, now: Micros) -> int:
+        """How much data may go with a SYN; `limit`: the MSS of the path (RFC 7413 4.2.1)."""
+        cookie, mss = self.get(pair, now)
+        return max(min(mss, limit) - RESERVED, 0) if cookie else 0
 
     def clear(self) -> None:
         self._known.clear()

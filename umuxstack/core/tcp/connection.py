@@ -24,7 +24,7 @@ from umuxstack.core.tcp.quiet import Quiet, remember
 from umuxstack.core.tcp.receive import MORE_TO_COME, ReceiveHalf
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
-from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, PUSH, SMALLEST, Loss
+from umuxstack.core.tcp.tcb import HANDSHAKE, HEADERS, LOST, PERSIST, PUSH, SMALLEST, SYN_DATA, Loss
 from umuxstack.core.units import NEVER, TCP, Buffer, Micros, seconds
 from umuxstack.core.wire import icmpv6, tcp_options
 from umuxstack.core.wire import tcp as wire
@@ -309,12 +309,22 @@ class Connection(ReceiveHalf):
         cookies, first = self.ctx.cookies, self.iss + 1
         if cookie is not None and is_cookie(cookie):
             cookies.learn(self.pair, cookie, self.peer_mss, now)
-        elif ack == first and cookies.get(self.pair, now)[0] != REFUSED:
-            cookies.learn(self.pair, REFUSED, 0, now)
+        elif ack == first:
+            self._refused(now)
         if self.tx is not None and ack > first:
+            if ack == self.snd_nxt:
+                self.syn_flags |= SYN_DATA
             self.ctx.memory -= ack - self.tx.start
             self.tx.release(ack)
         self.snd_nxt = ack
+
+    def _refused(self, now: Micros) -> None:
+        """RFC 7413 4.1.3: "not acknowledging the data in the SYN, ICMP error messages, and (most importantly) no
+        response (SYN-ACK) from the server at all" are remembered, so that the next connection does without."""
+        policy, cookies = self.policy, self.ctx.cookies
+        if policy.fast_open and policy.remember_refusals and self.lease.kind == SHARED:
+            if cookies.get(self.pair, now)[0] != REFUSED:
+                cookies.learn(self.pair, REFUSED, 0, now)
 
     def _opened_by_both(self, buf: bytes, start: int, end: int, flags: int, now: Micros) -> None:
         """Simultaneous open. "enter SYN-RECEIVED, form a SYN,ACK segment and send it" (MUST-10)."""
@@ -737,6 +747,7 @@ class Connection(ReceiveHalf):
             fatal = policy.transit_errors_abort and transit
         # RFC 5461 4.1: a new connection may give up; an established one is only told (MUST-56).
         if opening and policy.icmp_aborts and fatal:
+            self._refused(now)
             self.finish(reason, now)
         else:
             self._in_trouble(reason, now)
@@ -800,6 +811,8 @@ class Connection(ReceiveHalf):
         patience = self._patience()
         waited = patience and now - self.drs_at >= patience
         if waited or self.retries > (policy.syn_retries if active else policy.synack_retries):
+            if active:
+                self._refused(now)
             self.finish(Reason.TIMED_OUT, now)
             return
         if self.retries == policy.report_after:
@@ -960,6 +973,7 @@ class Connection(ReceiveHalf):
             timestamps=self.use_ts,
             sack=self.use_sack,
             ecn=self.use_ecn,
+            syn_data=bool(self.syn_flags & SYN_DATA),
             snd_wscale=self.snd_wscale,
             rcv_wscale=self.rcv_wscale,
         )

@@ -149,7 +149,7 @@ class Emitter(Tcb):
         self.syn_flags = flags
         if flags & wire.ECE and (policy.ecn_plus == 2 or (policy.ecn_plus and answering and not self.retries)):
             self.first_word |= ECT0
-        self._emit_with_options(flags, self.iss, options, window, self._early(len(options), now) if cookie else b"")
+        self._emit_with_options(flags, self.iss, options, window, self._early(mss, now) if cookie else b"")
         if policy.ecn_plus < 2 or not self.use_ecn:
             self.first_word &= ~(3 << 20)
 
@@ -163,14 +163,14 @@ class Emitter(Tcb):
         cookie, _ = self.ctx.cookies.get(self.pair, now)
         return None if cookie == REFUSED else cookie or b""
 
-    def _early(self, options: int, now: Micros) -> Buffer:
+    def _early(self, mss: int, now: Micros) -> Buffer:
         """The data that goes with this SYN: as much as its segment holds (RFC 7413 4.2.1)."""
         tx = self.tx
         if tx is None:
             return b""
         ctx = self.ctx
-        most = min(ctx.cookies.get(self.pair, now)[1], ctx.pmtu.get(self.pair[:16], now) - HEADERS) - options
-        end = min(tx.end, tx.start + max(most, 0))
+        limit = min(mss, ctx.pmtu.get(self.pair[:16], now) - HEADERS)
+        end = min(tx.end, tx.start + ctx.cookies.room(self.pair, limit, now))
         self.snd_nxt = max(self.snd_nxt, end)
         return tx.slice(tx.start, end) if end > tx.start else b""
 

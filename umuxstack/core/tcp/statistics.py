@@ -30,5 +30,6 @@ class TcpStatistics:
     timestamps: bool
     sack: bool
     ecn: bool
+    syn_data: bool
     snd_wscale: int
     rcv_wscale: int

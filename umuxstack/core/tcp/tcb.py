@@ -42,6 +42,8 @@ IN_FLIGHT: Final = 0
 SACKED: Final = 1
 LOST: Final = 2
 
+SYN_DATA: Final = 1 << 8  # in `syn_flags`: all the data that went with our SYN was acknowledged by its answer
+
 # What was said of the unsent tail
 MORE: Final = 1  # more follows (MSG_MORE): less than a segment waits
 PUSH: Final = -1  # it goes out in this turn, whatever else was said
