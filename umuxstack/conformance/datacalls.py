@@ -32,16 +32,7 @@ class DataCalls(NamingCalls):
             if flags & flag:
                 raise UnsupportedConstruct(construct)
         if socket.kind == "datagram":
-            if socket.udp is None:
-                socket.udp = self.target.stack.udp(self.target.now, address=None if self.target.unified else HERE)
-            known = None if to is None or to[0] is None else (to[0], to[1])
-            if socket.udp.connected is None and getattr(socket.udp.binding, "peer", None) is None:
-                host, port = known or (PEERS["peer"], self.connect_port)
-                known = (host, port)
-                if self.target.flow is None and socket.udp.address is not None:
-                    self.target.flow = self.target.open_flow(socket.udp.address, socket.udp.port, host, port)
-            socket.udp.send(bytes(size), self.target.now, to=known)
-            return size
+            return self._send_datagram(socket, size, to)
         session = socket.session
         if session is None:
             if socket.listener is not None:
@@ -89,6 +80,18 @@ class DataCalls(NamingCalls):
                     return done
                 raise CallError(errno.EAGAIN)
             yield NEVER
+
+    def _send_datagram(self, socket: Socket, size: int, to: tuple[Address | None, int] | None) -> int:
+        if socket.udp is None:
+            socket.udp = self.target.stack.udp(self.target.now, address=None if self.target.unified else HERE)
+        known = None if to is None or to[0] is None else (to[0], to[1])
+        if socket.udp.connected is None and getattr(socket.udp.binding, "peer", None) is None:
+            host, port = known or (PEERS["peer"], self.connect_port)
+            known = (host, port)
+            if self.target.flow is None and socket.udp.address is not None:
+                self.target.flow = self.target.open_flow(socket.udp.address, socket.udp.port, host, port)
+        socket.udp.send(bytes(size), self.target.now, to=known)
+        return size
 
     def _queue(self, socket: Socket) -> SendQueue | None:
         """How much Linux would take; None where the stack's own buffer decides."""
