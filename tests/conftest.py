@@ -115,7 +115,7 @@ def _once_more(item: pytest.Function) -> str:
         try:
             item.runtest()
             failed = bool(getattr(item, "_excinfo", None))
-        except Exception:
+        except (Exception, pytest.fail.Exception):
             failed = True
         if not failed:
             keeper.forget()
