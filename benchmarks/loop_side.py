@@ -52,6 +52,7 @@ class Loop:
             netlink.add_route(prefix(0), device=name)
         link = LinkCaps(mtu=1500, segmentation=self.device.segmentation, checksum=self.device.checksum)
         self.stack = Stack(make_config(prefix(0), link=link), Entropy(os.urandom(32)), Micros(0))
+        settle_garbage_collector()  # as `umux up` does
         self.channel = channel
         self.on_ready: Callable[[Waitable, Micros], None] = lambda endpoint, now: None
         self.done = False
@@ -67,7 +68,6 @@ class Loop:
         poll.register(device.fileno(), select.POLLIN)
         poll.register(self.channel.fileno(), select.POLLIN)
         pending: list[tuple[bytes, bytes | bytearray | memoryview, int, int]] = []
-        settle_garbage_collector()  # as `umux up` does
         while not self.done:
             packets = device.read_batch(BATCH)
             now = self.now()

@@ -133,6 +133,9 @@ def test_pytun_is_preferred_and_done_without_where_it_is_missing(monkeypatch: py
     assert openers.default_opener() is openers.open_with_ioctl
 
 
+LARGE = bytes(5000)  # written in two pieces: header, payload
+
+
 class Plug:
     """A device over a socket pair whose kernel calls can be made to fail."""
 
@@ -164,7 +167,7 @@ def test_a_failed_set_up_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -
         os.fstat(fd)
 
 
-@pytest.mark.parametrize("payload", [b"", b"payload"])
+@pytest.mark.parametrize("payload", [b"", b"payload", LARGE])
 @pytest.mark.parametrize(("code", "words"), [(errno.EIO, "ip link set plug up"), (errno.EBADFD, "deleted")])
 def test_a_link_that_is_down_or_gone_says_which(
     monkeypatch: pytest.MonkeyPatch, plug: Plug, payload: bytes, code: int, words: str
@@ -180,20 +183,20 @@ def test_a_link_that_is_down_or_gone_says_which(
 def test_a_link_that_fails_within_a_batch_tells_how_many_went_out(monkeypatch: pytest.MonkeyPatch, plug: Plug) -> None:
     monkeypatch.setattr(os, "writev", failing(errno.EIO))
     with pytest.raises(LinkDown) as caught:
-        plug.device.write_batch([(b"one", b"", 0, 0), (b"two", b"", 0, 0), (b"three", b"3", 0, 0)])
+        plug.device.write_batch([(b"one", b"", 0, 0), (b"two", b"", 0, 0), (b"three", LARGE, 0, 0)])
     assert caught.value.taken == 2
 
 
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM])
 def test_a_full_link_takes_what_fits(monkeypatch: pytest.MonkeyPatch, plug: Plug, code: int) -> None:
     monkeypatch.setattr(os, "writev", failing(code))
-    assert plug.device.write_batch([(b"one", b"", 0, 0), (b"two", b"2", 0, 0), (b"three", b"", 0, 0)]) == 1
+    assert plug.device.write_batch([(b"one", b"", 0, 0), (b"two", LARGE, 0, 0), (b"three", b"", 0, 0)]) == 1
     assert plug.far.recv(100) == bytes(10) + b"one"
 
 
 def test_a_rejected_packet_is_counted_and_the_next_one_goes_out(monkeypatch: pytest.MonkeyPatch, plug: Plug) -> None:
     monkeypatch.setattr(os, "writev", failing(errno.EINVAL))
-    assert plug.device.write_batch([(b"bad", b"payload", 0, 0), (b"good", b"", 0, 0)]) == 2
+    assert plug.device.write_batch([(b"bad", LARGE, 0, 0), (b"good", b"", 0, 0)]) == 2
     assert plug.device.dropped_malformed == 1
     assert plug.far.recv(100) == bytes(10) + b"good"
 
