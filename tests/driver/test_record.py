@@ -3,16 +3,22 @@
 from pathlib import Path
 
 import pytest
+import trio
 
+from tests.driver.conftest import CLIENT_PREFIX, SERVER_PREFIX, SHARED, config
+from tests.driver.wires import fake_wire
 from umuxstack.core.config import StackConfig
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import AddressNotOurs
 from umuxstack.core.stack import Stack
 from umuxstack.core.units import Micros, millis
 from umuxstack.core.wire.address import parse
+from umuxstack.driver.addresses import to_address
 from umuxstack.driver.links.impair import Impairment, Pipe
+from umuxstack.driver.pump import END_BATCH
 from umuxstack.driver.record import Recorder
 from umuxstack.driver.replay import NotARecording, main, replay
+from umuxstack.driver.runtime import Host
 
 
 def record_a_lossy_transfer(path: Path) -> bytes:
@@ -86,3 +92,22 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotARecording):
         replay(path)
     assert main([str(path)]) == 2
+
+
+async def test_the_end_of_a_host_with_live_sessions_repeats_too(tmp_path: Path) -> None:
+    left, right = fake_wire()
+    async with (
+        Host(right, config(SERVER_PREFIX, SHARED)) as server,
+        await server.listen(80, address=SHARED, backlog=3 * END_BATCH),
+    ):
+        with Recorder(tmp_path / "run.jsonl") as recorder:
+            async with Host(left, config(CLIENT_PREFIX), recorder=recorder) as client:
+                sessions = [client.stack.connect(to_address(SHARED), 80, client.now()) for _ in range(2 * END_BATCH)]
+                client.kick()
+                await trio.sleep(1)
+                assert all(session.established for session in sessions)
+    result = replay(tmp_path / "run.jsonl")
+    assert result.difference is None
+    assert result.stack is not None
+    assert list(result.stack.sessions()) == []
+    assert result.packets_out >= 4 * END_BATCH  # a SYN and a RST of each at least
