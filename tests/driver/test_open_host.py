@@ -131,11 +131,13 @@ async def test_with_a_key_file_a_chosen_source_is_recorded_once_and_used_for_sev
         open_host(prefix="2001:db8:2::/64", link=right) as server,
         open_host(prefix=PREFIX, link=left, key_file=tmp_path / "key") as host,
     ):
-        streams = []
-        for where in ("2001:db8:2::80", "2001:db8:2::81"):
-            async with await server.listen(80, address=where):
-                streams.append(await host.connect(where, 80, source="2001:db8:1::50"))
+        wheres = ("2001:db8:2::80", "2001:db8:2::81")
+        # They stay open: closing one resets what waits in its queue, and with its session a source is used up.
+        listeners = [await server.listen(80, address=where) for where in wheres]
+        streams = [await host.connect(where, 80, source="2001:db8:1::50") for where in wheres]
         assert {text(stream.session.local) for stream in streams} == {"2001:db8:1::50"}
+        for listener in listeners:
+            await listener.aclose()
         for stream in streams:
             await stream.aclose()
     async with open_host(prefix=PREFIX, link=fake_wire()[0], key_file=tmp_path / "key") as host:
