@@ -53,6 +53,25 @@ async def test_a_chosen_source_is_used(pair: Pair) -> None:
         assert accepted.remote_address[0] == "2001:db8:1::77"
 
 
+@pytest.mark.parametrize("size", [5, 3_000_000])
+async def test_early_data_is_the_first_that_the_peer_reads(pair: Pair, size: int) -> None:
+    """Also where none of it could go with the SYN, and where it is more than a buffer holds."""
+    early = bytes(range(250)) * (size // 250) + b"early"[: size % 250 or 5]
+    received = bytearray()
+
+    async with await pair.server.listen(80, address="2001:db8:2::5") as listener, trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            async with await listener.accept() as accepted:
+                async for data in accepted:
+                    received.extend(data)
+
+        nursery.start_soon(serve)
+        async with await pair.client.connect("2001:db8:2::5", 80, early=early) as stream:
+            await stream.send_all(b", then more")
+    assert bytes(received) == early + b", then more"
+
+
 async def test_nobody_there_is_a_timeout(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
         await pair.client.connect("2001:db8:2::404", 80)

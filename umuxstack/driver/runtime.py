@@ -195,11 +195,13 @@ class Host:
         source: str | IPv6Address | None = None,
         unified: bool | None = None,
         label: str = "",
+        early: bytes = b"",
     ) -> UmuxStream:
         """A session with `peer`, from a fresh EA unless `source` is given (UM-15, UM-16).
 
         `port`: what a legacy server listens on; by default the fixed port. `unified`: whether the peer needs no
-        port; by default as configured. Raises ConnectionRefusedError, TimeoutError and other OSErrors if the
+        port; by default as configured. `early`: the first data, sent with the SYN where TCP Fast Open can (the policy's
+        `fast_open`; RFC 7413). Raises ConnectionRefusedError, TimeoutError and other OSErrors if the
         handshake fails. Cancelled, it leaves nothing.
         """
         return await self.connect_packed(
@@ -208,6 +210,7 @@ class Host:
             source=None if source is None else to_address(source),
             unified=unified,
             label=label,
+            early=early,
         )
 
     async def connect_packed(
@@ -219,6 +222,7 @@ class Host:
         unified: bool | None = None,
         label: str = "",
         policy: TcpPolicy | None = None,
+        early: bytes = b"",
     ) -> UmuxStream:
         """`connect` with packed addresses, and a policy of the session's own."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -229,11 +233,16 @@ class Host:
             and not self.stack.joins(source)
         ):
             self.before_choice(source)
-        session = self.stack.connect(peer, port, self.now(), source=source, unified=unified, label=label, policy=policy)
+        session = self.stack.connect(
+            peer, port, self.now(), source=source, unified=unified, label=label, policy=policy, early=early
+        )
+        taken = session.unsent
         stream = UmuxStream(session, self.pump)
         self.kick()
         try:
             await stream.wait_connected()
+            if taken < len(early):
+                await stream.send_all(early[taken:])
         except BaseException:
             stream.abort()
             raise
