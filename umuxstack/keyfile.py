@@ -184,6 +184,7 @@ class KeyFile:
         Raises KeyFileInUse, KeyFileUnsafe, KeyFileCorrupt, or OSError if the directory cannot be used.
         """
         file = cls(Path(os.path.realpath(path)), steps or FileSteps())
+        examine(file.path)  # before the lock: none is left beside something that is no key file
         file._acquire()
         try:
             text = _read(file.path)
@@ -271,6 +272,13 @@ class KeyFile:
             steps.close(descriptor)
         steps.rename(new, self.path)
         steps.fsync_directory(self.path.parent)
+
+
+def examine(path: Path) -> None:
+    """Raises KeyFileUnsafe or KeyFileCorrupt if there is a file that can be no key file. Changes nothing."""
+    found = _read(path)
+    if found is not None:
+        _decode(found, path)
 
 
 def _read(path: Path) -> bytes | None:

@@ -21,6 +21,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UMUX_SOCKET", str(tmp_path / "umux.sock"))
     (tmp_path / "notes.txt").write_text("hello\n")
+    (tmp_path / "private.txt").touch(mode=0o600)
+    (tmp_path / "private.txt").write_text("no key file\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "none.py").write_text("class Mine:\n    pass\n")
     (tmp_path / "broken.py").write_text("class (:\n")
@@ -93,6 +95,8 @@ def refused(umux: Umux, words: str, folder: Path) -> str:
         (f"{UP} --key-file nowhere/key", "no folder"),
         (f"{UP} --key-file folder", "is a folder"),
         (f"{UP} --key-file key --scheme random", "sealed"),
+        (f"{UP} --key-file notes.txt", "may be used by others"),
+        (f"{UP} --key-file private.txt", "cannot be trusted"),
         (f"{UP} --shared nonsense", "not an IPv6 address"),
         (f"{UP} --shared ff02::1", "unicast"),
         (f"{UP} --shared ::", "unicast"),

@@ -112,6 +112,7 @@ def explain(error: Exception) -> Failure | None:
     from umuxstack.control.place import BadPlace, PlaceError
     from umuxstack.control.protocol import Busy, Forbidden, NoStack, SessionFailed, StackBug, WrongVersion
     from umuxstack.core.errors import AddressMalformed, BadArgument, LocalError, MessageTooLong
+    from umuxstack.keyfile import KeyFileCorrupt, KeyFileInUse, KeyFileUnsafe
 
     if isinstance(error, Failure):
         return error
@@ -123,8 +124,10 @@ def explain(error: Exception) -> Failure | None:
         return Failure(str(error), "", REFUSED)
     if isinstance(error, AddressMalformed | BadArgument | MessageTooLong):
         return Failure(str(error), "`umux COMMAND --help` says what each option takes", USAGE)
-    if isinstance(error, BadPlace):
+    if isinstance(error, BadPlace | KeyFileUnsafe | KeyFileCorrupt):
         return Failure(str(error), "", USAGE)
+    if isinstance(error, KeyFileInUse):
+        return Failure(str(error))
     if isinstance(error, LocalError):
         return Failure(str(error), _FIXES.get(type(error).__name__, ""), REFUSED)
     if isinstance(error, SessionFailed | PlaceError):

@@ -27,6 +27,7 @@ from umuxstack.core.units import Micros
 from umuxstack.core.wire.address import in_prefix
 from umuxstack.driver.congestion_loader import register_spec
 from umuxstack.host import make_config
+from umuxstack.keyfile import examine
 
 _LARGEST_FILE: Final = 1 << 20
 NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
@@ -198,6 +199,8 @@ def _check_place(given: dict[str, Any], config: StackConfig) -> None:
         if str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
             words = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
             raise Failure(f"--{key.replace('_', '-')} {path}: {words}", "name a file in a folder that exists", USAGE)
+    if "key_file" in given:
+        examine(Path(given["key_file"]))
     logs = Path(given.get("qlog", "."))
     if logs.exists() and not logs.is_dir():
         raise Failure(f"--qlog {logs}: it is no folder", "each session gets a file of its own there", USAGE)
