@@ -260,3 +260,83 @@ def test_a_blocking_write_waits_for_a_third() -> None:
    +0 %{ assert tcpi_busy_time == 40000 and tcpi_sndbuf_limited == 20000, (tcpi_busy_time, tcpi_sndbuf_limited) }%
 """
     )
+
+
+ACCEPTED = """
+   +0 < S 0:0(0) win 65535 <mss 1000>
+   +0 > S. 0:0(0) ack 1 <mss 1460>
+  +.1 < . 1:1(0) ack 1 win 65535
+   +0 accept(3, ..., ...) = 4
+"""
+
+
+def test_what_need_not_be_kept_is_told_once_for_a_range() -> None:
+    """Our sockets copy: so the notice says, after the acknowledgement, and only to who asked for it."""
+    notice = """
+   +0 recvmsg(4, {msg_name(...)=..., msg_iov(1)=[{..., 0}], msg_flags=MSG_ERRQUEUE,
+                  msg_control=[{cmsg_level=CMSG_LEVEL_IP, cmsg_type=CMSG_TYPE_RECVERR,
+                                cmsg_data={ee_errno=0, ee_origin=SO_EE_ORIGIN_ZEROCOPY, ee_type=0,
+                                           ee_code=SO_EE_CODE_ZEROCOPY_COPIED, ee_info=%d, ee_data=%d}}]},
+              MSG_ERRQUEUE) = 0
+"""
+    nothing = """
+   +0 recvmsg(4, {msg_name(...)=..., msg_iov(1)=[{..., 0}], msg_flags=0, msg_control=[]}, MSG_ERRQUEUE) = -1 EAGAIN
+"""
+    script = (
+        SERVER
+        + ACCEPTED
+        + """
+   +0 send(4, ..., 100, MSG_ZEROCOPY) = 100
+   +0 > P. 1:101(100) ack 1
+  +.1 < . 1:1(0) ack 101 win 65535
+"""
+        + nothing
+        + """
+   +0 setsockopt(4, SOL_SOCKET, SO_ZEROCOPY, [1], 4) = 0
+   +0 setsockopt(4, SOL_TCP, TCP_NODELAY, [1], 4) = 0
+   +0 send(4, ..., 200, MSG_ZEROCOPY) = 200
+   +0 > P. 101:301(200) ack 1
+   +0 send(4, ..., 900, MSG_ZEROCOPY) = 900
+   +0 > P. 301:1201(900) ack 1
+   +0 send(4, ..., 50, 0) = 50
+   +0 > P. 1201:1251(50) ack 1
+"""
+        + nothing
+        + """
+   +0 poll([{fd=4, events=POLLIN, revents=0}], 1, 0) = 0
+  +.1 < . 1:1(0) ack 1251 win 65535
+   +0 poll([{fd=4, events=POLLIN, revents=POLLERR}], 1, 0) = 1
+"""
+    )
+    passes(script + notice % (0, 1) + nothing)
+    assert run_text(script + notice % (0, 0)).status is Status.FAILED
+
+
+def test_timestamps_of_what_was_sent() -> None:
+    """They tell when the last byte of a write went out, and when it had arrived."""
+    stamp = """
+   +0 recvmsg(4, {msg_name(...)=..., msg_iov(1)=[{..., 0}], msg_flags=MSG_ERRQUEUE|MSG_TRUNC,
+                  msg_control=[{cmsg_level=SOL_SOCKET, cmsg_type=SCM_TIMESTAMPING,
+                                cmsg_data={scm_sec=0, scm_nsec=%d}},
+                               {cmsg_level=CMSG_LEVEL_IP, cmsg_type=CMSG_TYPE_RECVERR,
+                                cmsg_data={ee_errno=ENOMSG, ee_origin=SO_EE_ORIGIN_TIMESTAMPING, ee_type=0,
+                                           ee_code=0, ee_info=%s, ee_data=1499}}]}, MSG_ERRQUEUE) = 0
+"""
+    script = (
+        SERVER
+        + ACCEPTED.replace("65535\n   +0 accept", "1000\n   +0 accept")
+        + """
+   +0 setsockopt(4, SOL_SOCKET, SO_TIMESTAMPING,
+                 [SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE |
+                  SOF_TIMESTAMPING_OPT_ID], 4) = 0
+   +0 write(4, ..., 1500) = 1500
+   +0 > . 1:1001(1000) ack 1
+ +.05 < . 1:1(0) ack 1001 win 1000
+   +0 > P. 1001:1501(500) ack 1
+ +.04 < . 1:1(0) ack 1501 win 1000
+"""
+    )
+    passes(script + stamp % (150_000_000, "SCM_TSTAMP_SND") + stamp % (190_000_000, "SCM_TSTAMP_ACK"))
+    assert run_text(script + stamp % (100_000_000, "SCM_TSTAMP_SND")).status is Status.FAILED
+    unknown = SERVER + ACCEPTED + "\n+0 setsockopt(4, SOL_SOCKET, SO_TIMESTAMPING, [SOF_TIMESTAMPING_OPT_STATS], 4) = 0"
+    assert run_text(unknown).status is Status.UNSUPPORTED

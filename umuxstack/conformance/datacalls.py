@@ -4,10 +4,12 @@ import errno
 import socket as stdlib
 from typing import Final
 
+from umuxstack.conformance import notices
 from umuxstack.conformance.ends import HERE, PEERS
 from umuxstack.conformance.naming import NamingCalls, number
+from umuxstack.conformance.notices import ZEROCOPY
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
-from umuxstack.conformance.send_queue import ROOMY, SendQueue
+from umuxstack.conformance.send_queue import LEAST, ROOMY, SendQueue
 from umuxstack.conformance.sockets import CallError, Socket
 from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, OWN, Value
@@ -16,10 +18,7 @@ from umuxstack.core.units import NEVER, Address
 from umuxstack.driver.errno_map import REASON_ERRNO
 
 LOWAT: Final = (stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT)
-_UNSUPPORTED_FLAGS: Final = {
-    OWN["MSG_ZEROCOPY"]: "MSG_ZEROCOPY",
-    stdlib.MSG_ERRQUEUE: "MSG_ERRQUEUE",
-}
+FRAGMENTS: Final = 17  # of a packet of Linux's: what is not copied takes one for each piece of memory
 
 
 class DataCalls(NamingCalls):
@@ -28,18 +27,25 @@ class DataCalls(NamingCalls):
     # Data out
 
     def _send(self, socket: Socket, size: int, flags: int, to: tuple[Address | None, int] | None = None) -> Steps:
-        for flag, construct in _UNSUPPORTED_FLAGS.items():
-            if flags & flag:
-                raise UnsupportedConstruct(construct)
         if socket.kind == "datagram":
+            if flags & OWN["MSG_ZEROCOPY"] and socket.remembered.get(ZEROCOPY):
+                raise UnsupportedConstruct("MSG_ZEROCOPY of a datagram")
             return self._send_datagram(socket, size, to)
+        done = yield from self._write(socket, size, flags, to)
+        copies = bool(flags & OWN["MSG_ZEROCOPY"] and socket.remembered.get(ZEROCOPY))
+        if done and socket.session is not None and (copies or socket.notices.stamps):
+            socket.notices.wrote(socket.session, copies=copies)
+            self.target.notices[socket.session] = socket.notices
+        return done
+
+    def _write(self, socket: Socket, size: int, flags: int, to: tuple[Address | None, int] | None) -> Steps:
         session = socket.session
         if session is None:
             if socket.listener is not None:
                 raise CallError(errno.EPIPE)
             if flags & OWN["MSG_FASTOPEN"] or socket.policy.get("fast_open", self.target.policy.fast_open):
                 return (yield from self._fast_open(socket, size, flags, to))
-            raise CallError(errno.ENOTCONN)
+            raise CallError(errno.EPIPE if self.doubles_buffers else errno.ENOTCONN)
         blocking = socket.blocking and not flags & stdlib.MSG_DONTWAIT
         done = 0
         while True:
@@ -101,7 +107,7 @@ class DataCalls(NamingCalls):
         if socket.queue is None:
             set_by_hand = socket.policy.get("send_buffer")
             given = set_by_hand if isinstance(set_by_hand, int) else 0
-            socket.queue = SendQueue(2 * given or session.policy.send_buffer, fixed=bool(given))
+            socket.queue = SendQueue(max(2 * given, LEAST) if given else session.policy.send_buffer, fixed=bool(given))
             self.target.queues[session] = socket.queue
         socket.queue.lowat = number(socket.remembered.get(LOWAT)) or self.target.notsent_lowat  # type: ignore[arg-type]
         if session.policy.send_buffer < ROOMY:
@@ -178,9 +184,11 @@ class DataCalls(NamingCalls):
             raise UnsupportedConstruct("a message that is no struct")
         if message.get("msg_control") not in (None, ANY, 0):
             raise UnsupportedConstruct("msg_control on sending")
-        return (
-            yield from self._send(self._socket(descriptor), self._vector(message.get("msg_iov", [])), number(flags))
-        )
+        socket, vector = self._socket(descriptor), message.get("msg_iov", [])
+        if number(flags) & OWN["MSG_ZEROCOPY"] and socket.remembered.get(ZEROCOPY):
+            if isinstance(vector, list) and len(vector) > FRAGMENTS:
+                raise UnsupportedConstruct("MSG_ZEROCOPY of more pieces than a packet of Linux's holds")
+        return (yield from self._send(socket, self._vector(vector), number(flags)))
 
     def call_sendfile(self, out: Value, source: Value, offset: Value, size: Value) -> Steps:
         file = self.table.get(source)
@@ -194,9 +202,8 @@ class DataCalls(NamingCalls):
     # Data in
 
     def _receive(self, socket: Socket, size: int, flags: int) -> Steps:
-        for flag, construct in _UNSUPPORTED_FLAGS.items():
-            if flags & flag:
-                raise UnsupportedConstruct(construct)
+        if flags & stdlib.MSG_ERRQUEUE:
+            raise UnsupportedConstruct("MSG_ERRQUEUE without recvmsg")
         blocking = socket.blocking and not flags & stdlib.MSG_DONTWAIT
         if socket.kind == "datagram":
             while socket.udp is not None:
@@ -266,11 +273,22 @@ class DataCalls(NamingCalls):
         if not isinstance(message, dict):
             raise UnsupportedConstruct("a message that is no struct")
         socket = self._socket(descriptor)
+        if number(flags) & stdlib.MSG_ERRQUEUE:
+            return self._receive_notice(socket, message)
         result = yield from self._receive(socket, self._vector(message.get("msg_iov", [])), number(flags))
         control = message.get("msg_control")
         if isinstance(control, list) and control:
             self._check_control(socket, control)
         return result
+
+    def _receive_notice(self, socket: Socket, message: dict[str, Value]) -> int:
+        """Of the error queue, which never blocks."""
+        if self._vector(message.get("msg_iov", [])):
+            raise UnsupportedConstruct("MSG_ERRQUEUE with room for the packet")
+        if not socket.notices.queue:
+            raise CallError(errno.EAGAIN)
+        notices.check(socket.notices.queue.pop(0), message, self.began, self.tolerance)
+        return 0
 
     def _check_control(self, socket: Socket, control: list[Value]) -> None:
         """TCP_CM_INQ: how much more there is to read, the end counting as one."""

@@ -39,8 +39,10 @@ class NamingCalls:
         doubles_buffers: bool,
         errnos: dict[Reason, int] | None = None,
         counts_octets: bool = False,
+        tolerance: Micros = Micros(4000),  # noqa: B008
     ) -> None:
         self.target = target
+        self.tolerance = tolerance  # of timestamps
         self.counts_octets = counts_octets  # TCP_INFO tells windows in octets (FreeBSD), not in segments (Linux)
         self.table = Table(errnos or {})
         self.bind_port = bind_port
@@ -48,6 +50,7 @@ class NamingCalls:
         self.doubles_buffers = doubles_buffers  # SO_RCVBUF and SO_SNDBUF read back twice what was set (Linux)
         self.current: Socket | None = None  # the last one that was made or used
         self.started: Micros = target.now
+        self.began: Micros = target.now  # the script
 
     def start(self, call: SystemCall) -> Steps:
         """The call, not yet begun. Raises UnsupportedConstruct."""

@@ -9,7 +9,7 @@ from umuxstack.conformance.sockets import BSD_ERRNOS
 from umuxstack.conformance.subject import Setup, Steps, Subject
 from umuxstack.conformance.target import Target
 from umuxstack.core.network.pmtu import MINIMUM
-from umuxstack.core.units import millis
+from umuxstack.core.units import Micros, millis
 
 
 class OurStack(Subject):
@@ -32,6 +32,7 @@ class OurStack(Subject):
             connect_port=setup.wiring.connect_port,
             doubles_buffers=setup.personality == "linux" and not setup.ours,
             errnos=BSD_ERRNOS if setup.personality == "freebsd" else None,
+            tolerance=Micros(setup.tolerance),
             counts_octets=setup.personality == "freebsd",
         )
         self.ours = setup.ours

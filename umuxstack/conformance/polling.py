@@ -60,7 +60,7 @@ def control(calls: "Calls", epoll: Socket, operation: int, socket: Socket, event
     )
 
 
-def _ready(calls: "Calls", epoll: Socket) -> list[tuple[int, int, Watch, tuple[int, int, int]]]:
+def _ready(calls: "Calls", epoll: Socket) -> list[tuple[int, int, Watch, tuple[int, ...]]]:
     out = []
     for descriptor, watch in epoll.watched.items():
         if watch.disabled:

@@ -15,6 +15,7 @@ COST: Final = 1088  # of a chunk, beside its data: a header and what describes i
 UNLIMITED: Final = 1 << 32
 ROOMY: Final = 1 << 30  # for the stack's own buffer
 LARGEST: Final = 65_535  # a chunk
+LEAST: Final = 4608  # of a limit of the application's choice
 
 
 @attrs.define(slots=True)

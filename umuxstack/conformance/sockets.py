@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from umuxstack.conformance.notices import Notices
 from umuxstack.conformance.send_queue import SendQueue
 from umuxstack.core.errors import Reason
 from umuxstack.core.listen.listener import Listener
@@ -50,6 +51,7 @@ class Socket:
     read_shut: bool = False
     linger: tuple[int, int] = (0, 0)
     queue: SendQueue | None = None
+    notices: Notices = attrs.field(factory=Notices)
     ports: tuple[int, int] | None = None  # IP_LOCAL_PORT_RANGE: the first and the last that connect() may choose
     policy: dict[str, object] = attrs.field(factory=dict)  # changes of TcpPolicy by setsockopt
     remembered: dict[tuple[int, int], object] = attrs.field(factory=dict)
@@ -97,7 +99,7 @@ class Socket:
             mask |= POLLRDHUP
         if session.ended or (session.writable if self.queue is None else self.queue.writable(session.tcb)):
             mask |= select.POLLOUT
-        if self.error:
+        if self.error or self.notices.queue:
             mask |= select.POLLERR
         if session.ended or (session.eof and session.fin_queued):
             mask |= select.POLLHUP
@@ -105,7 +107,7 @@ class Socket:
             mask |= select.POLLPRI
         return int(mask)
 
-    def progress(self) -> tuple[int, int, int]:
+    def progress(self) -> tuple[int, ...]:
         """Changes whenever something new has happened (for edge-triggered epoll)."""
         if self.listener is not None:
             return len(self.listener.queue), 0, 0
@@ -113,7 +115,7 @@ class Socket:
         if session is None or session.asleep:
             return 0, 0, 0
         room = session.tcb.snd_una if self.queue is None else self.queue.opened
-        return session.tcb.rcv_nxt, room, session.state
+        return session.tcb.rcv_nxt, room, session.state, self.notices.told
 
 
 @attrs.define(slots=True)
@@ -122,7 +124,7 @@ class Watch:
 
     events: int
     data: int
-    reported: tuple[int, tuple[int, int, int]] | None = None  # mask and progress at the last report
+    reported: tuple[int, tuple[int, ...]] | None = None  # mask and progress at the last report
     disabled: bool = False  # EPOLLONESHOT has fired
 
 

@@ -5,7 +5,9 @@ import socket as stdlib
 from typing import TYPE_CHECKING, Final
 
 from umuxstack.conformance import tcpinfo
+from umuxstack.conformance.notices import ZEROCOPY
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
+from umuxstack.conformance.send_queue import LEAST
 from umuxstack.conformance.sockets import CallError, Socket
 from umuxstack.conformance.symbols import ANY, OWN, Value
 
@@ -49,6 +51,7 @@ _HARMLESS: Final = {
     (TCP, stdlib.TCP_QUICKACK),
     (TCP, stdlib.TCP_NOTSENT_LOWAT),
     (TCP, OWN["TCP_INQ"]),
+    ZEROCOPY,
     (IPV6, stdlib.IPV6_V6ONLY),
     (0, OWN["IP_FREEBIND"]),
     (0, OWN["IP_BIND_ADDRESS_NO_PORT"]),
@@ -73,6 +76,8 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
         socket.linger = (fields[0], fields[1])  # type: ignore[assignment]
     elif option == (0, OWN["IP_LOCAL_PORT_RANGE"]) and isinstance(given, int):
         socket.ports = (given & 0xFFFF or 1, given >> 16 or 0xFFFF)
+    elif option == (SOL, OWN["SO_TIMESTAMPING"]) and isinstance(given, int):
+        socket.notices.set_stamps(socket.session, given)
     elif option == (TCP, stdlib.TCP_CONGESTION):
         text = given.decode() if isinstance(given, bytes) else ""
         if text not in _CONGESTION:
@@ -93,6 +98,8 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
     elif option in _HARMLESS:
         if option == (TCP, stdlib.TCP_QUICKACK) and given == 0:
             raise UnsupportedConstruct("TCP_QUICKACK 0")
+        if option == ZEROCOPY and given not in (0, 1):
+            raise CallError(errno.EINVAL)
         socket.remembered[option] = given
     else:
         raise UnsupportedConstruct(f"setsockopt {level}, {option_name(level, name)}")
@@ -106,7 +113,7 @@ def _set_policy(calls: "Calls", socket: Socket, option: tuple[int, int], given: 
         # A buffer of the application's choice does not grow by itself (tcp(7)).
         _change(calls, socket, "receive_buffer_max", given)
     if field == "send_buffer" and socket.queue is not None:
-        socket.queue.limit, socket.queue.fixed = 2 * given, True
+        socket.queue.limit, socket.queue.fixed = max(2 * given, LEAST), True
         socket.policy[field] = given
         return
     if field == "send_buffer":

@@ -11,6 +11,7 @@ import attrs
 
 from umuxstack.conformance.ends import HERE, PREFIX, Ends
 from umuxstack.conformance.flow import Flow
+from umuxstack.conformance.notices import Notices
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.reordering import Look, Reordering
 from umuxstack.conformance.send_queue import SendQueue
@@ -54,6 +55,7 @@ class Target(Ends):
         self.spent: dict[TcpSession, Spent] = {}
         self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
+        self.notices: dict[TcpSession, Notices] = {}
         self._steps = 0
         self.notsent_lowat = 1 << 32  # of sockets that say nothing of it
         self.reuse_after = -1  # microseconds in TIME-WAIT after which a four-tuple with timestamps may be used again
@@ -116,6 +118,8 @@ class Target(Ends):
                     self._take(raw)
         self.stack.take_ready()
         self.stack.take_events()
+        for session, notices in self.notices.items():
+            notices.look(session, self.now)
 
     def has_records(self) -> bool:
         """Whether something is in TIME-WAIT."""
