@@ -99,11 +99,8 @@ class Recovery(ForwardRto):
             if sacked_newest is not None:
                 newest = self._later(newest, sacked_newest)
                 rtt = rtt or sack_rtt
-        if not rtt and ack > una and tsecr >= 0 and self.use_ts:
-            # Karn: the range was retransmitted, but the echo says which transmission came (RFC 7323 4).
-            elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
-            if elapsed < 120_000_000:
-                rtt = max(elapsed, 1000)
+        if not rtt and ack > una:
+            rtt = self._echoed(tsecr, now)
         if rtt:
             self._measured(rtt)
         credit = delivered

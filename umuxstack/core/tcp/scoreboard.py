@@ -8,6 +8,7 @@ loss. Invariant: the board's ranges are disjoint and in the order of sequence nu
 
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.tcp.emit import Emitter
+from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import IN_FLIGHT, SACKED, Loss, Sent
 from umuxstack.core.units import Micros
 
@@ -22,6 +23,16 @@ class Scoreboard(Emitter):
         if one is None or (other.at, other.end) > (one.at, one.end):
             return other
         return one
+
+    def _echoed(self, tsecr: int, now: Micros) -> int:
+        """The round trip that an echoed timestamp tells, in whole milliseconds; 0 if it tells none.
+
+        Karn: of a range that was retransmitted the echo says which transmission came (RFC 7323 4).
+        """
+        if tsecr < 0 or not self.use_ts:
+            return 0
+        elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
+        return max(elapsed, 1000) if elapsed < 120_000_000 else 0
 
     def _measured(self, rtt: int) -> None:
         """RFC 6298 2, in integers: SRTT and RTTVAR in microseconds."""

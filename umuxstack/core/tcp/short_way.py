@@ -25,8 +25,8 @@ class ShortWay(Recovery):
         board = self.board
         last = board[-1]
         cc = self.cc
-        rtt = now - last.at
-        if last.end != ack or last.rexmit or not rtt or cc is None or cc.wants_samples or self.ctx.trace is not None:
+        rtt = now - last.at or self._echoed(tsecr, now)
+        if last.end != ack or last.rexmit or cc is None or cc.wants_samples or self.ctx.trace is not None:
             self._on_ack(ack, None, tsecr, False, False, now)
             return
         # All that was outstanding has arrived: no range need be looked at.
@@ -45,7 +45,8 @@ class ShortWay(Recovery):
             if self.want_write and self._roomy():
                 self.want_write = False
                 self._wake()
-        self._measured(rtt)
+        if rtt:
+            self._measured(rtt)
         self.delivered += delivered
         self.delivered_at = now
         limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
