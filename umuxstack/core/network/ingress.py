@@ -169,7 +169,8 @@ class Ingress:
         # 4443-2.4-1: an error of unknown type goes to the upper layer as well, which takes it for a soft one.
         demux = self.demux
         owner = demux.pairs.get(buf[quoted + 24 : quoted + 40] + local) or demux.locals.get(local)
-        if owner is None:
+        if owner is None or type(owner).on_icmp_error is Receiver.on_icmp_error:
+            # Nobody's, or of somebody who sends nothing that an error could be about: a door, the record of a session.
             drops[Drop.ICMP_NO_SESSION] += 1
             return
         # 4443-2.4-4: the quoted packet's protocol selects; 4443-2.4-5: where it cannot be told, silence
