@@ -1,4 +1,4 @@
-"""An ICMPv6 error that quotes an address of somebody who has no session with that peer: dropped, and counted (UM-39)."""
+"""An ICMPv6 error about an address whose holder has no session with that peer: dropped, and counted (UM-39)."""
 
 import pytest
 
