@@ -352,6 +352,28 @@ def test_linux_fast_opens_by_a_flag() -> None:
     )
 
 
+def test_what_an_older_connection_says_needs_no_line() -> None:
+    """Its FIN was sent again, unanswered, in the midst of the next one."""
+    passes(
+        """
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 900>
+        +0 > S. 0:0(0) ack 1 <...>
+        +.1 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+        +0 close(4) = 0
+        +0 > F. 1:1(0) ack 1
+        +.01 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 5
+        +0 connect(5, ..., ...) = -1 EINPROGRESS
+        +0 > S 0:0(0) <...>
+        +.6 < S. 0:0(0) ack 1 win 9000 <mss 900>
+        +0 > . 1:1(0) ack 1
+        """
+    )
+
+
 def test_fast_open_of_a_server_is_not_there() -> None:
     script = """
         0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3

@@ -47,6 +47,8 @@ class DataCalls(NamingCalls):
                 return (yield from self._fast_open(socket, size, flags, to))
             raise CallError(errno.EPIPE if self.doubles_buffers else errno.ENOTCONN)
         blocking = socket.blocking and not flags & stdlib.MSG_DONTWAIT
+        if flags & OWN["MSG_FASTOPEN"] and socket.connecting and not session.established and not session.ended:
+            raise CallError(errno.EALREADY)
         done = 0
         while True:
             problem = socket.take_error()

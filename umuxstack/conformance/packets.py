@@ -247,17 +247,21 @@ class Packets:
 
     def skip_others(self, expected: Packet) -> None:
         """A vendor's runner sees only what belongs to the socket that it waits for: not answers to echo requests, nor
-        what an older connection has to say when a new one's SYN is due."""
+        what an older connection still has to say."""
         sent = self.target.sent
         while self.wiring.ignores_others and isinstance(expected, TcpPacket) and sent:
             packet = sent[0].packet
-            if not (isinstance(packet, wire.IcmpMessage) and packet.type == ECHO_REPLY):
-                dials = expected.flags & (TcpFlags.SYN | TcpFlags.ACK) == TcpFlags.SYN
-                if not dials or not isinstance(packet, wire.Segment) or packet.flags & TcpFlags.SYN:
-                    break
-                if self._outbound_flow(packet, expected) is self.target.flow:
-                    break
+            echo = isinstance(packet, wire.IcmpMessage) and packet.type == ECHO_REPLY
+            if not echo and not (isinstance(packet, wire.Segment) and self._of_another(packet, expected)):
+                break
             sent.popleft()
+
+    def _of_another(self, packet: wire.Segment, expected: TcpPacket) -> bool:
+        current = self.target.flow
+        if current is None or packet.flags & TcpFlags.SYN or expected.ports is not None or expected.ip.source:
+            return False
+        key = (packet.ip.source, packet.source_port, packet.ip.destination, packet.destination_port)
+        return self.target.flows.get(key, current) is not current
 
     def match(self, expected: Packet, first: Sent, tolerance: int) -> Micros:
         """Compares `expected` with the packet at the head of the queue and takes it, and what belongs to it, off.

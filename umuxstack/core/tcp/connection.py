@@ -307,9 +307,12 @@ class Connection(ReceiveHalf):
         """The answer to a SYN that asked for a cookie or showed one (RFC 7413 4.1.3, 4.2.1). What of its data was not
         acknowledged is sent anew as if it had never gone out."""
         cookies, first = self.ctx.cookies, self.iss + 1
+        known, _ = cookies.get(self.pair, now)
         if cookie is not None and is_cookie(cookie):
             cookies.learn(self.pair, cookie, self.peer_mss, now)
-        elif ack == first:
+        elif known:
+            cookies.learn(self.pair, known, self.peer_mss, now)  # it goes on being good; the MSS may have changed
+        if ack == first and not is_cookie(cookie):
             self._refused(now)
         if self.tx is not None and ack > first:
             if ack == self.snd_nxt:
