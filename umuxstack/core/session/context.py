@@ -43,7 +43,7 @@ _NO_REASON: Final = Reason.NONE
 _RETIRING: Final = EventKind.LEASE_RETIRING
 _ENDED: Final = EventKind.LEASE_ENDED
 SWEEP: Final = seconds(1)  # between two looks at every session that is awake …
-LONGEST_SWEEP: Final = seconds(64)  # … and when look after look finds none that may be packed
+LONGEST_SWEEP: Final = seconds(1024)  # … and when look after look finds none that may be packed
 SWEEP_BATCH: Final = 256  # sessions per look: under 2 ms
 SWEEP_STEP: Final = Micros(2000)
 
