@@ -90,7 +90,7 @@ def ratio(run: Run, measurement: Measurement, variant: str, base: str = "") -> f
     """To `base` (the first variant by default), round by round, the median of that; None without both."""
     samples = run.samples.get(measurement.name, {})
     ones, others = samples.get(variant, []), samples.get(base or measurement.variants[0], [])
-    if not ones or not others:
+    if not ones or not all(others or [0]):  # a sample too short for the machine's mood may be nothing
         return None
     if measurement.best:
         return middle(measurement, ones) / middle(measurement, others)
@@ -135,7 +135,7 @@ def _rows(run: Run, measurement: Measurement) -> Iterator[tuple[str, ...]]:
         if not values:
             continue
         value = middle(measurement, values)
-        spread = (max(values) - min(values)) / median(values) / 2
+        spread = (max(values) - min(values)) / (median(values) or 1) / 2
         first = variant == measurement.variants[0]
         times = None if first or measurement.absolute else ratio(run, measurement, variant)
         alike = ratio(run, measurement, variant, SAME_PROGRAM[variant]) if variant in SAME_PROGRAM else None
