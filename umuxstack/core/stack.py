@@ -426,7 +426,8 @@ class Stack(Census):
     def _is_unified(self, peer: Address, unified: bool | None) -> bool:
         if unified is not None:
             return unified
-        return any(within(peer, prefix) for prefix in self.config.unified_peers)
+        peers = self.config.unified_peers
+        return bool(peers) and any(within(peer, prefix) for prefix in peers)
 
     def _reserve(self, address: Address) -> None:
         try:
