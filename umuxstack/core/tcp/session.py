@@ -21,8 +21,9 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Door
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import make
-from umuxstack.core.tcp.connection import Connection, Syn
+from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.emit import send_parting_reset
+from umuxstack.core.tcp.opening import Syn
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.statistics import TcpStatistics
 from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
