@@ -340,3 +340,53 @@ def test_timestamps_of_what_was_sent() -> None:
     assert run_text(script + stamp % (100_000_000, "SCM_TSTAMP_SND")).status is Status.FAILED
     unknown = SERVER + ACCEPTED + "\n+0 setsockopt(4, SOL_SOCKET, SO_TIMESTAMPING, [SOF_TIMESTAMPING_OPT_STATS], 4) = 0"
     assert run_text(unknown).status is Status.UNSUPPORTED
+
+
+def test_connect_may_wait_for_data() -> None:
+    """TCP_FASTOPEN_CONNECT: with a cookie, connect() returns at once, and the first write sends the SYN."""
+    passes(
+        """
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 fcntl(3, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+   +0 setsockopt(3, SOL_TCP, TCP_FASTOPEN_CONNECT, [1], 4) = 0
+   +0 connect(3, ..., ...) = -1 EINPROGRESS
+   +0 > S 0:0(0) <mss 1460,sackOK,TS val 10 ecr 0,nop,wscale 8,FO,nop,nop>
+ +.02 < S. 0:0(0) ack 1 win 20000 <mss 900,FO 0102030405060708,nop,nop>
+   +0 > . 1:1(0) ack 1
+   +0 write(3, ..., 10) = 10
+   +0 > P. 1:11(10) ack 1
+   +0 < R. 1:1(0) ack 11 win 0
+   +0 close(3) = 0
+
+   +1 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 fcntl(3, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+   +0 setsockopt(3, SOL_TCP, TCP_FASTOPEN_CONNECT, [1], 4) = 0
+   +0 connect(3, ..., ...) = 0
+   +0 connect(3, ..., ...) = -1 EISCONN
+   +0 poll([{fd=3, events=POLLIN|POLLOUT, revents=POLLOUT}], 1, 0) = 1
+   +0 read(3, ..., 100) = -1 EAGAIN
+  +.1 write(3, ..., 1000) = 860
+   +0 > S 0:860(860) <mss 1460,sackOK,TS val 10 ecr 0,nop,wscale 8,FO 0102030405060708,nop,nop>
+   +0 sendto(3, ..., 10, MSG_FASTOPEN, ..., ...) = -1 EALREADY
+ +.02 < S. 0:0(0) ack 861 win 20000 <mss 900>
+   +0 > . 861:861(0) ack 1
+   +0 %{ assert tcpi_delivered == 1, tcpi_delivered }%
+   +0 write(3, ..., 1800) = 1800
+   +0 > P. 861:2661(1800) ack 1
+ +.02 < . 1:1(0) ack 1761 win 20000
+   +0 %{ assert tcpi_delivered == 2, tcpi_delivered }%
+   +0 close(3) = 0
+   +0 > F. 2661:2661(0) ack 1
+"""
+    )
+
+
+def test_fast_open_may_be_off() -> None:
+    passes(
+        """
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 `sysctl -q net.ipv4.tcp_fastopen=0`
+   +0 sendto(3, ..., 100, MSG_FASTOPEN, ..., ...) = -1 EOPNOTSUPP
+   +0 setsockopt(3, SOL_TCP, TCP_FASTOPEN_CONNECT, [1], 4) = -1 EOPNOTSUPP
+"""
+    )

@@ -297,7 +297,7 @@ def _line(line: str) -> Effect:
         return Effect(dict(DEFAULTS))
     if "setkey" in line or "tcpmd5" in line:
         raise UnsupportedConstruct("TCP MD5")
-    setting = re.search(r"\b(tcp_tw_reuse|tcp_tw_reuse_delay|tcp_notsent_lowat)\s*[= ]\s*(\d+)\s*$", line)
+    setting = re.search(r"\b(tcp_tw_reuse|tcp_tw_reuse_delay|tcp_notsent_lowat|tcp_fastopen)\s*[= ]\s*(\d+)\s*$", line)
     if setting:
         return Effect(setting=(setting[1], int(setting[2])))
     route = re.fullmatch(r"ip\s+route\s+(?:add|change)\s.*\badvmss\s+(\d+)(?:\s+mtu\s+lock\s+(\d+))?", line)

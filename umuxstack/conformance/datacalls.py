@@ -43,6 +43,11 @@ class DataCalls(NamingCalls):
         if session is None:
             if socket.listener is not None:
                 raise CallError(errno.EPIPE)
+            if socket.deferred is not None:
+                to, socket.deferred = socket.deferred, None
+                return (yield from self._fast_open(socket, size, flags | OWN["MSG_FASTOPEN"], to))
+            if flags & OWN["MSG_FASTOPEN"] and not self.target.fast_open:
+                raise CallError(errno.EOPNOTSUPP)
             if flags & OWN["MSG_FASTOPEN"] or socket.policy.get("fast_open", self.target.policy.fast_open):
                 return (yield from self._fast_open(socket, size, flags, to))
             raise CallError(errno.EPIPE if self.doubles_buffers else errno.ENOTCONN)
@@ -57,6 +62,8 @@ class DataCalls(NamingCalls):
                     return done
                 raise CallError(problem)
             if not session.established and not session.ended:
+                if flags & OWN["MSG_FASTOPEN"]:
+                    raise CallError(errno.EALREADY)
                 if not blocking:
                     raise CallError(errno.EAGAIN)
                 yield NEVER
@@ -159,7 +166,7 @@ class DataCalls(NamingCalls):
         if problem:
             raise CallError(problem)
         if done < size:
-            done += yield from self._send(socket, size - done, flags)
+            done += yield from self._write(socket, size - done, flags, None)
         return done
 
     @staticmethod
@@ -220,6 +227,8 @@ class DataCalls(NamingCalls):
                 yield NEVER
             raise CallError(errno.ENOTCONN)
         session = socket.session
+        if socket.deferred is not None:
+            raise CallError(errno.EAGAIN)
         if session is None or (socket.connecting and not session.established and not session.ended and not blocking):
             raise CallError(errno.ENOTCONN if session is None else errno.EAGAIN)
         if flags & stdlib.MSG_OOB:

@@ -8,6 +8,7 @@ what the script says.
 import errno
 import socket as stdlib
 from collections.abc import Callable
+from typing import Final
 
 from umuxstack.conformance.addresses import address_of
 from umuxstack.conformance.ends import HERE, PEERS
@@ -15,7 +16,7 @@ from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.script import SystemCall
 from umuxstack.conformance.sockets import CallError, Socket, Table
 from umuxstack.conformance.subject import Steps
-from umuxstack.conformance.symbols import ANY, Value, evaluate
+from umuxstack.conformance.symbols import ANY, OWN, Value, evaluate
 from umuxstack.conformance.target import Target
 from umuxstack.core.errors import LocalError, Reason
 from umuxstack.core.tcp.session import TcpSession
@@ -25,6 +26,9 @@ from umuxstack.driver.errno_map import local_error
 
 def number(value: Value, default: int = 0) -> int:
     return value if isinstance(value, int) else default
+
+
+FAST_CONNECT: Final = (stdlib.IPPROTO_TCP, OWN["TCP_FASTOPEN_CONNECT"])
 
 
 class NamingCalls:
@@ -180,7 +184,12 @@ class NamingCalls:
             return 0
         if socket.listener is not None:
             raise CallError(errno.EISCONN)
+        if socket.deferred is not None:
+            raise CallError(errno.EISCONN)
         if socket.session is None:
+            if socket.remembered.get(FAST_CONNECT) and self.target.room_in_syn(host, socket.policy.get("mss")):  # type: ignore[arg-type]
+                socket.deferred = (host, port)
+                return 0
             self._open(socket, host, port)
         elif not socket.connecting:
             raise CallError(socket.take_error() or errno.EISCONN)

@@ -53,6 +53,7 @@ class OurStack(Subject):
                 self.settings[effect.setting[0]] = effect.setting[1]
                 on = self.settings.get("tcp_tw_reuse", 2) == 1  # 2: over the loopback interface only
                 self.target.reuse_after = millis(self.settings.get("tcp_tw_reuse_delay", 1000)) if on else -1
+                self.target.fast_open = bool(self.settings.get("tcp_fastopen", 1) & 1)
                 self.target.notsent_lowat = self.settings.get("tcp_notsent_lowat", 1 << 32)
             if effect.link_up is not None:
                 self.target.link_up = effect.link_up

@@ -21,10 +21,18 @@ class Reordering:
 
     degree: int = DUP_THRESH  # segments
     seen: int = 0  # how often
+    delivered: int = 0  # segments that have arrived
 
     def compare(self, tcb: Tcb, before: "Look") -> None:
         """What the acknowledgement since `before` has delivered, and how late."""
         after = Look(tcb)
+        fresh = [
+            (max(start, s), min(end, e))
+            for start, end in before.unsacked
+            for s, e in ((start, tcb.snd_una), *after.sacked)
+            if max(start, s) < min(end, e)
+        ]
+        self.delivered += sum(-(-(end - start) // tcb.mss) for start, end in fresh)
         highest = after.highest if after.sacked else tcb.snd_una
         sacked = [start for start, end in after.sacked if any(s < end and start < e for s, e in before.waiting)]
         acked = [start for start, _ in before.waiting if start < tcb.snd_una]
@@ -38,11 +46,12 @@ class Reordering:
 class Look:
     """The scoreboard at one moment."""
 
-    __slots__ = ("highest", "sacked", "waiting")
+    __slots__ = ("highest", "sacked", "unsacked", "waiting")
 
     def __init__(self, tcb: Tcb) -> None:
         self.sacked: Ranges = [(sent.start, sent.end) for sent in tcb.board if sent.state == SACKED]
         self.waiting: Ranges = [
             (sent.start, sent.end) for sent in tcb.board if sent.state != SACKED and not sent.rexmit
         ]
+        self.unsacked: Ranges = [(sent.start, sent.end) for sent in tcb.board if sent.state != SACKED]
         self.highest = max((end for _, end in self.sacked), default=tcb.snd_una)

@@ -47,6 +47,7 @@ class Socket:
     listener: Listener | None = None
     udp: UdpSocket | None = None
     connecting: bool = False
+    deferred: tuple[Address, int] | None = None  # connect() waits for data to go with the SYN (TCP_FASTOPEN_CONNECT)
     told: bool = False  # the session's end was reported
     read_shut: bool = False
     linger: tuple[int, int] = (0, 0)
@@ -88,6 +89,8 @@ class Socket:
         if self.udp is not None:
             return int(select.POLLOUT) | (int(select.POLLIN) if self.udp.readable else 0)
         session = self.session
+        if self.deferred is not None:
+            return int(select.POLLOUT)
         if session is None:
             return int(select.POLLOUT | select.POLLHUP) if self.kind == "stream" else 0
         if not session.established and not session.ended:
@@ -95,7 +98,8 @@ class Socket:
         mask = 0
         if session.readable or self.read_shut:
             mask |= select.POLLIN
-        if session.eof or self.read_shut:
+        finished = not session.asleep and 0 <= session.tcb.peer_fin < session.tcb.rcv_nxt
+        if session.eof or finished or self.read_shut:
             mask |= POLLRDHUP
         if session.ended or (session.writable if self.queue is None else self.queue.writable(session.tcb)):
             mask |= select.POLLOUT

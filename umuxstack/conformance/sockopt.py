@@ -76,6 +76,13 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
         socket.linger = (fields[0], fields[1])  # type: ignore[assignment]
     elif option == (0, OWN["IP_LOCAL_PORT_RANGE"]) and isinstance(given, int):
         socket.ports = (given & 0xFFFF or 1, given >> 16 or 0xFFFF)
+    elif option == (TCP, OWN["TCP_FASTOPEN_CONNECT"]):
+        if socket.session is not None or socket.listener is not None:
+            raise CallError(errno.EINVAL)
+        if given and not calls.target.fast_open:
+            raise CallError(errno.EOPNOTSUPP)
+        socket.policy["fast_open"] = bool(given)
+        socket.remembered[option] = given
     elif option == (SOL, OWN["SO_TIMESTAMPING"]) and isinstance(given, int):
         socket.notices.set_stamps(socket.session, given)
     elif option == (TCP, stdlib.TCP_CONGESTION):
@@ -182,7 +189,7 @@ def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
             return int(bool(value))
         doubled = 2 if calls.doubles_buffers and field in ("send_buffer", "receive_buffer") else 1
         return int(value) // (unit or 1) * doubled  # type: ignore[call-overload, no-any-return]
-    if option in _HARMLESS:
+    if option in _HARMLESS or option == (TCP, OWN["TCP_FASTOPEN_CONNECT"]):
         return socket.remembered.get(option, 0)  # type: ignore[return-value]
     raise UnsupportedConstruct(f"getsockopt {option[0]}, {option_name(*option)}")
 

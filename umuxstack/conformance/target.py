@@ -56,6 +56,8 @@ class Target(Ends):
         self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
         self.notices: dict[TcpSession, Notices] = {}
+        self.fast_open = True  # clients may (Linux's tcp_fastopen, its first bit)
+        self.early: dict[TcpSession, int] = {}  # where the data ends that went with a SYN
         self._steps = 0
         self.notsent_lowat = 1 << 32  # of sockets that say nothing of it
         self.reuse_after = -1  # microseconds in TIME-WAIT after which a four-tuple with timestamps may be used again
@@ -189,6 +191,8 @@ class Target(Ends):
         mux.add(connection)
         connection.port = local_port
         assert isinstance(connection.handle, TcpSession)
+        if early:
+            self.early[connection.handle] = connection.snd_nxt
         return connection.handle
 
     def _choose(self, mux: PortMux, peer: Address, port: int, ports: tuple[int, int]) -> int:

@@ -60,7 +60,10 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         phase = 2
     persisting = tcb.rto_kind == PERSIST
     # What was lost and sent again counts as lost until it is acknowledged.
-    repaired = sum(sent.end - sent.start for sent in tcb.board if sent.rexmit and sent.state == IN_FLIGHT)
+    early = calls.target.early.get(session, 0)  # what had gone with a SYN, in vain, counts as well
+    repaired = sum(
+        sent.end - sent.start for sent in tcb.board if (sent.rexmit or sent.start < early) and sent.state == IN_FLIGHT
+    )
     info: dict[str, Value] = {
         "tcpi_state": LINUX_OF_NAME["CLOSED" if ended else session.state_name],
         "tcpi_ca_state": phase,
@@ -112,6 +115,7 @@ def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
         "tcpi_last_data_recv": (target.now - target.data_in_at) // 1000,
         "tcpi_reordering": order.degree,
         "tcpi_reord_seen": order.seen,
+        "tcpi_delivered": order.delivered + session.established,
         "tcpi_busy_time": spent.busy,
         "tcpi_rwnd_limited": spent.window,
         "tcpi_sndbuf_limited": spent.buffer,

@@ -65,6 +65,10 @@ class IcmpErrors(Ending):
             return
         self.ctx.path_shrank(self.pair[:16], mtu, now)
         self._set_mss(now)
+        if self.state == st.SYN_SENT and self.snd_nxt > self.iss + 1:
+            # RFC 7413 4.1.3: what went with the SYN did not get through. The SYN alone does.
+            self.retries += 1
+            self._send_syn(now)
         if not self.board or self.state < st.ESTABLISHED:
             return
         loss = self.loss

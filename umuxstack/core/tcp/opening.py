@@ -138,7 +138,7 @@ class Opening(ReceiveHalf):
             else:
                 drops[Drop.OUT_OF_WINDOW] += 1  # a blind reset (RFC 5961 3.2 demands an acceptable ACK)
             return
-        if not flags & wire.SYN or (flags & wire.FIN and not self.policy.syn_fin):
+        if not flags & wire.SYN or (flags & wire.FIN and not acceptable and not self.policy.syn_fin):
             drops[Drop.BAD_FLAGS] += 1
             return
         start = offset + header
@@ -165,6 +165,10 @@ class Opening(ReceiveHalf):
                 self._text(buf, start, end, self.rcv_nxt, 0, now)
                 if self.end_reason:
                     return
+            if flags & wire.FIN:  # the eighth step
+                self.peer_fin = unwrap((seq + 1 + end - start) & MASK, self.rcv_nxt)
+                if self.rcv_nxt == self.peer_fin:
+                    self._fin_received(now)
             # "form an ACK segment … and send it. Data or controls that were queued for transmission MAY be included":
             # it goes at the end of this batch, with what the application writes when it hears of the connection.
             self.ack_now = True
@@ -188,6 +192,7 @@ class Opening(ReceiveHalf):
                 self.syn_flags |= SYN_DATA
             self.ctx.memory -= ack - self.tx.start
             self.tx.release(ack)
+        self.small = -self.snd_nxt
         self.snd_nxt = ack
 
     def _refused(self, now: Micros) -> None:

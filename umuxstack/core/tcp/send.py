@@ -220,7 +220,7 @@ class SendHalf(ShortWay):
             last = size == available
             with_fin = fin and last
             self._transmit(nxt, size, with_fin, last, now)
-            if size % mss and last:
+            if size % mss and last and nxt >= -self.small:
                 self.small = nxt + size
             nxt = self.snd_nxt
             if rate:

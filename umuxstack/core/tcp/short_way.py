@@ -97,7 +97,7 @@ class ShortWay(Recovery):
         if self.quick_acks and self.ack_due:
             self.quick_acks = 0  # as in _transmit
         self._emit(_ACK_PSH, nxt, tx.slice(nxt, end), 0, now, self.first_word)
-        if size < self.mss:
+        if size < self.mss and nxt >= -self.small:
             self.small = end
         if size > self.max_flight or nxt >= self.usage_seq:
             self.cwnd_limited, self.max_flight, self.usage_seq = False, size, end

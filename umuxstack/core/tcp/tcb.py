@@ -285,7 +285,9 @@ class Tcb(Session):
         self.fin_queued = False
         self.snd_up = 0  # SND.UP: urgent data ends here
         self.urgent: Urgent | None = None
-        self.small = 0  # end of the last segment sent below full size (Nagle after Minshall)
+        # The end of the last segment sent below full size (Nagle after Minshall). Negative: none, and what ends before
+        # had gone with a SYN.
+        self.small = 0
         self.hold = 0  # MORE or PUSH: may the tail wait, or must it go now
         self.want_write = False
         self.rx: ReceiveBuffer | None = None
