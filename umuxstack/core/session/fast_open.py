@@ -44,12 +44,6 @@ class Cookies:
         if len(self._known) > CAPACITY:
             self._known.popitem(last=False)
 
-    def learn_mss(self, pair: bytes, mss: int) -> None:
-        """An answer without a cookie has an MSS (RFC 7413 4.2.2): it counts for the cookie that is known."""
-        cookie, _, since = self._known.get(pair, (REFUSED, 0, Micros(0)))
-        if cookie != REFUSED:
-            self._known[pair] = (cookie, mss, since)
-
     def room(self, pair: bytes, limit: int, now: Micros) -> int:
         """How much data may go with a SYN; `limit`: the MSS of the path (RFC 7413 4.2.1)."""
         cookie, mss = self.get(pair, now)

@@ -77,6 +77,8 @@ class Connection(IcmpErrors):
             return
         if self.state == st.SYN_SENT:
             self._in_syn_sent(buf, offset, end, header, seq, ack, bits & 0xFF, window, now)
+            if self.rcv_nxt == self.peer_fin and self.state == st.ESTABLISHED:
+                self._fin_received(now)
             return
         self._segment(buf, base, offset, end, header, seq, ack, bits & 0xFF, window, urgent, gso_size, now)
 

@@ -165,10 +165,8 @@ class Opening(ReceiveHalf):
                 self._text(buf, start, end, self.rcv_nxt, 0, now)
                 if self.end_reason:
                     return
-            if flags & wire.FIN:  # the eighth step
+            if flags & wire.FIN:
                 self.peer_fin = unwrap((seq + 1 + end - start) & MASK, self.rcv_nxt)
-                if self.rcv_nxt == self.peer_fin:
-                    self._fin_received(now)
             # "form an ACK segment … and send it. Data or controls that were queued for transmission MAY be included":
             # it goes at the end of this batch, with what the application writes when it hears of the connection.
             self.ack_now = True
