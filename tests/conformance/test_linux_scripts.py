@@ -390,3 +390,33 @@ def test_fast_open_may_be_off() -> None:
    +0 setsockopt(3, SOL_TCP, TCP_FASTOPEN_CONNECT, [1], 4) = -1 EOPNOTSUPP
 """
     )
+
+
+def test_what_a_blocked_write_sends_answers_the_handshake() -> None:
+    """No acknowledgement goes before it, and what comes next may wait for company."""
+    passes(
+        """
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0...0.02 sendto(3, ..., 1500, MSG_FASTOPEN, ..., ...) = 1500
+   +0 > S 0:0(0) <mss 1460,sackOK,TS val 10 ecr 0,nop,wscale 8,FO,nop,nop>
+ +.02 < S. 0:0(0) ack 1 win 20000 <mss 900,FO 0102030405060708,nop,nop>
+   +0 > P. 1:1501(1500) ack 1
+ +.02 < P. 1:201(200) ack 1501 win 20000
+ +.04 > . 1501:1501(0) ack 201
+   +0 < R. 201:201(0) ack 1501 win 0
+   +0 close(3) = 0
+
+   // What went with the SYN in vain goes again in one piece, and does not keep back what follows it.
+   +1 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0...0.02 sendto(3, ..., 2000, MSG_FASTOPEN, ..., ...) = 2000
+   +0 > S 0:860(860) <mss 1460,sackOK,TS val 10 ecr 0,nop,wscale 8,FO 0102030405060708,nop,nop>
+ +.02 < S. 0:0(0) ack 1 win 20000 <mss 1000,sackOK,nop,nop>
+   +0 > P. 1:861(860) ack 1
+   +0 > P. 861:2001(1140) ack 1
+   +0 %{ assert tcpi_retrans == 1, tcpi_retrans }%
+ +.02 < . 1:1(0) ack 1 win 20000 <sack 861:2001,nop,nop>
++.005 > P. 1:861(860) ack 1
+ +.02 < P. 1:201(200) ack 2001 win 20000
+   +0 > . 2001:2001(0) ack 201
+"""
+    )

@@ -160,7 +160,9 @@ class DataCalls(NamingCalls):
                 if done:
                     return done
                 raise CallError(errno.EINPROGRESS)
+            self.target.eager = True
             yield NEVER
+        self.target.eager = False
         socket.connecting = False
         problem = socket.take_error()
         if problem:

@@ -60,6 +60,7 @@ class Ends(ABC):
         self.flows: dict[tuple[bytes, int, bytes, int], Flow] = {}
         self.flow: Flow | None = None  # the one that packets without addresses belong to
         self.waiting: Callable[[], bool] | None = None  # a blocking call: does it return now?
+        self.eager = False  # it has data for whatever is sent at the moment of its return
         self.waits_until: Micros = NEVER
         self.segments = {"out": 0, "in": 0, "data_out": 0, "data_in": 0, "bytes_out": 0}
         self.data_in_at: Micros = now  # when data, or the SYN, last came from the script
@@ -105,6 +106,8 @@ class Ends(ABC):
 
     def _settle_call(self, collect: Callable[[], None]) -> None:
         """Everything that happens at this instant: what was sent, and the call that waits may return."""
+        if self.eager and self.waiting is not None and self.waiting():
+            self.waiting = None
         for _ in range(100):
             collect()
             if self.waiting is None or not self.waiting():

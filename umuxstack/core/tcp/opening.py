@@ -6,6 +6,7 @@ settled here, and nowhere else. Unified rules that differ from the RFC are named
 
 # RFC 9293 appendix B: MUST-11, MUST-22; UM-35.a, UM-35.d, UM-35.h, UM-35.w
 
+from bisect import insort
 from typing import Final, Self
 
 from umuxstack.core.address.lease import SHARED, Lease
@@ -190,6 +191,8 @@ class Opening(ReceiveHalf):
                 self.syn_flags |= SYN_DATA
             self.ctx.memory -= ack - self.tx.start
             self.tx.release(ack)
+        if self.tx is not None and ack < self.snd_nxt and self.snd_nxt not in self.tx.marks:
+            insort(self.tx.marks, self.snd_nxt)  # it stays in one piece
         self.small = -self.snd_nxt
         self.snd_nxt = ack
 

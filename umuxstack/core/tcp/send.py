@@ -278,8 +278,8 @@ class SendHalf(ShortWay):
             self.board.append(Sent(seq, stop, now))
         self.pipe += stop - seq
         self.snd_nxt = stop
-        if self.quick_acks and self.ack_due:
-            self.quick_acks = 0  # data answers data: acknowledgements have something to ride on
+        if self.quick_acks and (self.ack_due or (self.ack_now and seq >= -self.small)):
+            self.quick_acks = 0  # data answers data, or the SYN-ACK: acknowledgements have something to ride on
         loss = self.loss
         if loss is not None and loss.phase == RECOVERY:
             loss.prr_out += stop - seq

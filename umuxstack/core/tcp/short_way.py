@@ -94,7 +94,7 @@ class ShortWay(Recovery):
         self.board.append(Sent(nxt, end, now))
         self.pipe = size
         self.snd_nxt = end
-        if self.quick_acks and self.ack_due:
+        if self.quick_acks and (self.ack_due or (self.ack_now and nxt >= -self.small)):
             self.quick_acks = 0  # as in _transmit
         self._emit(_ACK_PSH, nxt, tx.slice(nxt, end), 0, now, self.first_word)
         if size < self.mss and nxt >= -self.small:
