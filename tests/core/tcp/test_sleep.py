@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.scene import OTHER, ROUTER, STRANGER, dropped, end, service, state_of
+from tests.core.scene import OTHER, ROUTER, STRANGER, das, dropped, end, listen_0, service, state_of
+from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Drop, Reason, SessionClosed
 from umuxstack.core.tcp import state as st
 from umuxstack.core.units import millis, seconds
@@ -251,3 +252,22 @@ def test_sleeping_sessions_of_a_service_end_with_the_stack_too() -> None:
     wire.stack.close(wire.now)
     assert [seen.flags for seen in wire.take()] == ["RA"] * 3
     assert not any(wire.stack.leftovers().values())
+
+
+def test_it_marks_its_acknowledgements_as_before() -> None:
+    """With `ecn_plus=2` all segments carry ECT(0), pure ACKs too; after the first sleep only data did."""
+    wire = Wire(tcp=TcpPolicy(ecn=True, ecn_plus=2))
+    door = listen_0(wire)
+    peer = Peer(wire, das(wire, door).address)
+    peer.send("SEC", options=ALL)
+    peer.expect("SEA")
+    peer.send("A", options=builders.timestamps(501))
+    session = door.accept()
+    assert session is not None
+    wire.advance(seconds(5))
+    assert session.asleep
+    peer.send("PA", b"data", options=builders.timestamps(501))
+    assert peer.expect("A", within=seconds(1)).ecn == 2
+    session.abort(wire.now)
+    wire.take()
+    end(wire)

@@ -44,6 +44,7 @@ _RETIRING: Final = EventKind.LEASE_RETIRING
 _ENDED: Final = EventKind.LEASE_ENDED
 SWEEP: Final = seconds(1)  # between two looks at every session that is awake …
 LONGEST_SWEEP: Final = seconds(1024)  # … and when look after look finds none that may be packed
+LONGEST_WITH_PATHS: Final = seconds(64)  # while narrow paths are known: what was learnt of them grows old
 SWEEP_BATCH: Final = 256  # sessions per look: under 2 ms
 SWEEP_STEP: Final = Micros(2000)
 
@@ -178,7 +179,8 @@ class Context:
         self._swept += SWEEP_BATCH
         if self._swept >= len(awake):
             self._swept = 0
-            self._pause = SWEEP if self._packed else Micros(min(2 * self._pause, LONGEST_SWEEP))
+            longest = LONGEST_SWEEP if not self.pmtu else LONGEST_WITH_PATHS
+            self._pause = SWEEP if self._packed else Micros(min(2 * self._pause, longest))
             self._packed = False
             self.sweep_at = Micros(now + self._pause) if awake else NEVER
         else:

@@ -122,7 +122,7 @@ class Connection(IcmpErrors):
                 if (tx is not None and self.snd_nxt < tx.end) or self.fin_queued:
                     self.hold = 0
                     self.touch()
-            elif window != self.snd_wnd or self.board:
+            elif window != self.snd_wnd or self.board or self.hold:
                 self._established_ack(nxt, ack, window, None, tsecr, start == end and not fin, now)
             if state >= st.FIN_WAIT_1 and not self._after_ack(now):
                 return True
@@ -444,6 +444,8 @@ class Connection(IcmpErrors):
         if name is not None:
             find(str(name), self.ctx.congestion)
         super().configure(**changes)
+        if self.end_reason:
+            return  # a keep-alive of what has ended would never be heard
         now = self.heard_at
         if name is not None and self.cc is not None:
             old = self.cc  # TCP_CONGESTION: the new algorithm begins where the old one stood

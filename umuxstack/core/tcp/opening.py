@@ -156,7 +156,7 @@ class Opening(ReceiveHalf):
             self.use_ecn = bool(self.syn_flags & wire.ECE) and flags & (wire.ECE | wire.CWR) == wire.ECE
             if self.use_ecn and self.policy.ecn_plus == 2:
                 self.first_word |= ECT0
-            if self.policy.fast_open and self.lease.kind == SHARED:
+            if self.lease.kind == SHARED and (self.policy.fast_open or self.snd_nxt > self.iss + 1):
                 self._fast_opened(ack, options.cookie, now)
             self.snd_una = ack
             self.snd_wl2 = ack
@@ -210,6 +210,7 @@ class Opening(ReceiveHalf):
         self.retries = 0
         self.snd_nxt = self.iss + 1  # data that a Fast Open sent is not known to have come
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
+        end = min(end, start + min(self.rcv_limit, 65535))  # what our SYN offered
         if end > start and not self._pressed():
             # "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED
             # state has been reached". The text waits where what came too early waits.

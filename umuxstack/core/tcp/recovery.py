@@ -437,6 +437,8 @@ class Recovery(ForwardRto):
                 self.board.append(last)
             if last.state == IN_FLIGHT:
                 self.pipe -= last.end - last.start
+            elif last.state == LOST:  # in too large a piece for the path, and waiting for the congestion window
+                loss.lost -= last.end - last.start
             self._retransmit(last, now)
         loss.probe_end = self.snd_nxt
         self.rto_kind = RTO

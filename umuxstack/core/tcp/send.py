@@ -368,10 +368,11 @@ class SendHalf(ShortWay):
         tx = self.tx
         if tx is None or self.snd_nxt >= tx.end:
             return False
-        size = min(self.mss, tx.end - self.snd_nxt, self.snd_una + self.snd_wnd - self.snd_nxt)
+        end = tx.next_mark(self.snd_nxt)
+        size = min(self.mss, end - self.snd_nxt, self.snd_una + self.snd_wnd - self.snd_nxt)
         if size <= 0:
             return False
-        self._transmit(self.snd_nxt, size, False, self.snd_nxt + size == tx.end, now)
+        self._transmit(self.snd_nxt, size, False, self.snd_nxt + size == end, now)
         return True
 
     def _persist(self, now: Micros) -> None:
@@ -384,18 +385,19 @@ class SendHalf(ShortWay):
         if self.snd_nxt >= end + (self.fin_queued and not self._fin_sent()):
             return
         self.retries += 1
+        window = self.snd_una + self.snd_wnd - self.snd_nxt
+        if window > 0 and tx is not None and self.snd_nxt < end:
+            # The override timeout of 3.8.6.2.1: what the window takes goes out, however small.
+            end = tx.next_mark(self.snd_nxt)
+            size = min(window, end - self.snd_nxt, self.mss)
+            self._transmit(self.snd_nxt, size, False, self.snd_nxt + size == end, now)
+            self._set_timer(now, restart=True)
+            return
         # MUST-35: go on as long as the peer answers; an orphan's patience is short, and so is that with silence.
         silent = now - self.heard_at > 2 * self.policy.rto_max and self.retries > self.policy.retries
         given_up = self.policy.user_timeout and now - self.stalled_at >= self.policy.user_timeout
         if silent or given_up or (self.orphan and self.retries > self.policy.orphan_retries):
             self.finish(Reason.TIMED_OUT, now)
-            return
-        window = self.snd_una + self.snd_wnd - self.snd_nxt
-        if window > 0 and tx is not None and self.snd_nxt < end:
-            # The override timeout of 3.8.6.2.1: what the window takes goes out, however small.
-            size = min(window, end - self.snd_nxt, self.mss)
-            self._transmit(self.snd_nxt, size, False, self.snd_nxt + size == end, now)
-            self._set_timer(now, restart=True)
             return
         # As most stacks: an old sequence number, so that a peer with a shut window must answer (MUST-36 asks for
         # a probe, not for data in it; the byte itself would have to be accounted for).

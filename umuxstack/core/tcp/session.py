@@ -22,7 +22,7 @@ from umuxstack.core.session.session import Door
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import make
 from umuxstack.core.tcp.connection import Connection
-from umuxstack.core.tcp.emit import send_parting_reset
+from umuxstack.core.tcp.emit import ECT0, send_parting_reset
 from umuxstack.core.tcp.opening import Syn
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.statistics import TcpStatistics
@@ -384,6 +384,8 @@ class SleepyConnection(Connection):
         """What follows from the other variables."""
         self._set_mss(now)
         policy = self.policy
+        if self.use_ecn and policy.ecn_plus == 2:
+            self.first_word |= ECT0
         if self.srtt:
             self._set_rto(policy)
 
