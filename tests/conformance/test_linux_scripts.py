@@ -420,3 +420,42 @@ def test_what_a_blocked_write_sends_answers_the_handshake() -> None:
    +0 > . 2001:2001(0) ack 201
 """
     )
+
+
+def test_pipes() -> None:
+    """From a socket and into one; what is urgent goes into no pipe."""
+    passes(
+        SERVER
+        + ACCEPTED
+        + """
+   +0 pipe([7, 8]) = 0
+   +0 splice(8, NULL, 4, NULL, 10, 0) = -1 EBADF
+   +0 < P. 1:301(300) ack 1 win 65535
+   +0 > . 1:1(0) ack 301
+   +0 splice(4, NULL, 8, NULL, 200, 0) = 200
+   +0 splice(4, NULL, 8, NULL, 200, 0) = 100
+   +0 splice(7, NULL, 4, NULL, 400, 0) = 300
+   +0 > P. 1:301(300) ack 301
+   +0 < PU. 301:311(10) ack 301 win 65535 urg 10
+   +0 > . 301:301(0) ack 311
+   +0 splice(4, NULL, 8, NULL, 20, 0) = 9
+   +0 splice(4, NULL, 8, NULL, 20, 0) = 0
+"""
+    )
+
+
+def test_a_syn_ack_echoes_what_was_sent() -> None:
+    """Linux's check of the handshake's timestamps: an answer to something else is answered by RST, and ignored."""
+    passes(
+        """
+    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+   +0 fcntl(3, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+   +0 connect(3, ..., ...) = -1 EINPROGRESS
+   +0 > S 0:0(0) <mss 1460,sackOK,TS val 10 ecr 0,nop,wscale 8>
+ +.02 < S. 0:0(0) ack 1 win 20000 <mss 900,nop,nop,TS val 5 ecr 99999>
+   +0 > R 1:1(0)
+   +1 > S 0:0(0) <mss 1460,sackOK,TS val 1010 ecr 0,nop,wscale 8>
+ +.02 < S. 0:0(0) ack 1 win 20000 <mss 900,nop,nop,TS val 5 ecr 10>
+   +0 > . 1:1(0) ack 1 <nop,nop,TS val 1030 ecr 5>
+"""
+    )

@@ -207,6 +207,40 @@ class DataCalls(NamingCalls):
         count = max(0, min(number(size), file.size - start)) if file.size else number(size)
         return (yield from self._send(self._socket(out), count, 0))
 
+    def call_pipe(self, ends: Value) -> int:
+        """The script names both ends. What is in the pipe is known to either by its size alone."""
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise CallError(errno.EFAULT)
+        read, write = self.table.open("pipe"), self.table.open("sink")
+        read.pipe = write.pipe = [0]
+        for end, name in reversed(list(zip((read, write), ends, strict=True))):
+            if isinstance(name, int) and name != end.descriptor:
+                self.table.rename(end.descriptor, name)
+        return 0
+
+    def call_splice(
+        self, source: Value, begin: Value, target: Value, end: Value, size: Value, flags: Value = 0
+    ) -> Steps:
+        """Between a socket and a pipe. At urgent data, which no pipe takes, nothing goes in."""
+        out, into = self.table.get(source), self.table.get(target)
+        if begin or end:
+            raise UnsupportedConstruct("splice with an offset")
+        if into.kind == "sink" and into.pipe is not None and out.kind == "stream":
+            session = out.session
+            if session is not None and not session.asleep:
+                tcb = session.tcb
+                position = tcb.rcv_nxt - (0 if tcb.rx is None else tcb.rx.size)
+                if tcb.urgent is not None and position == tcb.urgent.pointer - 1:
+                    return 0
+            moved = yield from self._receive(out, number(size), 0)
+            into.pipe[0] += moved
+            return moved
+        if out.kind == "pipe" and out.pipe is not None and into.kind == "stream":
+            moved = yield from self._send(into, min(number(size), out.pipe[0]), 0)
+            out.pipe[0] -= moved
+            return moved
+        raise CallError(errno.EBADF if out.kind == "sink" or into.kind == "pipe" else errno.EINVAL)
+
     def call_open(self, path: Value, flags: Value, mode: Value = 0) -> int:
         return self.table.open("file").descriptor
 

@@ -40,7 +40,7 @@ class Socket:
     """One descriptor: a TCP or UDP socket, an epoll instance, or a file of a given size."""
 
     descriptor: int
-    kind: str  # "stream", "datagram", "epoll", "file"
+    kind: str  # "stream", "datagram", "epoll", "file", "pipe" (where it is read), "sink" (where it is written)
     blocking: bool = True
     bound: tuple[Address | None, int] | None = None
     session: TcpSession | None = None
@@ -58,6 +58,7 @@ class Socket:
     remembered: dict[tuple[int, int], object] = attrs.field(factory=dict)
     watched: dict[int, "Watch"] = attrs.field(factory=dict)  # of an epoll instance
     size: int = 0  # of a file
+    pipe: list[int] | None = None  # how much is in it, for both its ends
     errnos: dict[Reason, int] = attrs.field(factory=dict)  # where the vendor's differ from ours (which are Linux's)
 
     @property

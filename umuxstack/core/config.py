@@ -132,6 +132,7 @@ class TcpPolicy:
     answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)
     resets_by_ack: bool = False  # data after the application's close: answered as if the connection were gone
     rack_by_sequence: bool = False  # RACK.rtt of the last range acknowledged (Linux); RFC 8985 6.2: of the latest sent
+    checks_syn_echo: bool = False  # a SYN-ACK must echo a timestamp that was sent (Linux); else it is answered by RST
     sacks_whole_segments: bool = False  # SACK of a part of a segment says nothing (Linux); RFC 6675 counts octets
     counts_segments: bool = False  # a window of n segments stays one of n when the path MTU shrinks (Linux)
     reduces_window: bool = False  # RFC 9438 4.6: ssthresh from the window, as Linux does, not from what is in flight

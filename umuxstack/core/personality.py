@@ -42,6 +42,7 @@ LINUX: Final = TcpPolicy(
     reduces_window=True,
     counts_segments=True,
     rack_by_sequence=True,
+    checks_syn_echo=True,
     sacks_whole_segments=True,
     resets_by_ack=True,
     tolerate_missing_timestamps=True,

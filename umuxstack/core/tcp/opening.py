@@ -144,6 +144,10 @@ class Opening(ReceiveHalf):
             return
         start = offset + header
         options = tcp_options.parse(buf, offset + 20, start)
+        if acceptable and self.policy.checks_syn_echo and not self._was_sent(options.tsecr, now):
+            drops[Drop.BAD_ACK] += 1
+            self._send_rst(ack, ack=False, now=now)
+            return
         self._take_syn(seq, window, options, now)
         if acceptable:
             if self.use_ts and options.tsecr:
@@ -174,6 +178,11 @@ class Opening(ReceiveHalf):
             self.touch()
             return
         self._opened_by_both(buf, start, end, flags, now)
+
+    def _was_sent(self, tsecr: int, now: Micros) -> bool:
+        """Whether a SYN of ours can have had this timestamp; 0: nothing is echoed."""
+        first, latest = self._tsval(self.ts_recent_at), self._tsval(now)
+        return not tsecr or ((tsecr - first) & MASK < 0x80000000 and (latest - tsecr) & MASK < 0x80000000)
 
     def _fast_opened(self, ack: int, cookie: bytes | None, now: Micros) -> None:
         """The answer to a SYN that asked for a cookie or showed one (RFC 7413 4.1.3, 4.2.1). What of its data was not
