@@ -204,7 +204,6 @@ def test_several_at_a_time_in_their_order(tmp_path: Path) -> None:
 def test_interrupted_it_leaves_nothing(tmp_path: Path, jobs: str) -> None:
     for name in "abc":
         (tmp_path / f"{name}.pkt").write_text(OPEN + "+0...9 read(4, ..., 1) = 1\n")
-    names = netns.names()
     process = subprocess.Popen(
         [*PROGRAM, "drill", "--live", str(tmp_path), "--jobs", jobs], start_new_session=True, stderr=subprocess.PIPE
     )
@@ -218,7 +217,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, jobs: str) -> None:
     _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (INTERRUPTED, b"")
     assert namespaces(process.pid) == set()
-    assert netns.names() == names
+    assert not [name for name in netns.names() if f"-{process.pid}-" in name]  # others may have theirs meanwhile
 
 
 def namespaces(group: int) -> set[str]:
