@@ -1,10 +1,12 @@
 """What is decided about a script before any kernel is asked: left out or not, and by which sysctls."""
 
+import socket
 import struct
 
 import pytest
 
 from umuxstack.conformance.live import info, leftout
+from umuxstack.conformance.live.options import set_option
 from umuxstack.conformance.live.settings import initial, orders
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.parser import parse
@@ -119,3 +121,11 @@ def test_tcp_info_is_read_as_far_as_the_kernel_wrote_it() -> None:
     assert (found["tcpi_snd_wscale"], found["tcpi_rcv_wscale"]) == (2, 7)
     assert (found["tcpi_rto"], found["tcpi_snd_mss"]) == (204_000, 1440)
     assert "tcpi_rcv_mss" not in found
+
+
+def test_an_option_with_all_bits_set_is_a_c_integer() -> None:
+    """0xffffffff overflowed Python's idea of an int, and ended the whole run."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as made:
+        set_option(made, socket.SOL_SOCKET, socket.SO_PRIORITY, [0])
+        set_option(made, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, [0xFFFFFFFF])  # -1: the default
+        assert made.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) > 0

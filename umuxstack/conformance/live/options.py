@@ -40,6 +40,7 @@ _OF_IPV6: Final = {
     (0, OWN["IP_RECVERR"]): (IPV6, OWN["IPV6_RECVERR"]),
 }
 _LINGER: Final = struct.Struct("ii")
+_INT: Final = struct.Struct("=I")
 _TEXT: Final = 16  # octets of a congestion control's name
 _FOREIGN_FLAGS: Final = OWN["MSG_ZEROCOPY"] | OWN["MSG_FASTOPEN"] | socket.MSG_ERRQUEUE
 
@@ -65,8 +66,10 @@ def set_option(made: socket.socket, level: int, name: int, value: Value) -> None
     level, name = place(level, name)
     if isinstance(given, dict) and (level, name) == (SOL, socket.SO_LINGER):
         made.setsockopt(level, name, _LINGER.pack(*given.values()))
-    elif isinstance(given, bytes) or (isinstance(given, int) and value != 0):
+    elif isinstance(given, bytes):
         made.setsockopt(level, name, given)
+    elif isinstance(given, int) and value != 0:
+        made.setsockopt(level, name, _INT.pack(given & 0xFFFFFFFF))  # as C has it: 0xffffffff is -1
     else:
         raise UnsupportedConstruct(f"setsockopt {option_name(level, name)}")
 
