@@ -174,3 +174,16 @@ def test_a_test_without_chance_leaves_no_recording(tmp_path: Path) -> None:
     assert "1 failed" in done.stdout
     assert "umux replay" not in done.stdout
     assert not (folder / ".recordings").exists()
+
+
+def test_ctrl_c_within_a_nursery_ends_the_run(tmp_path: Path) -> None:
+    """It counted as one failed test, and all others followed."""
+    suite = """
+def test_that_is_interrupted():
+    raise BaseExceptionGroup("nursery", [BaseExceptionGroup("nursery", [KeyboardInterrupt()])])
+
+def test_that_follows(): pass
+"""
+    done = run_suite(tmp_path, "", suite)
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert "passed" not in done.stdout

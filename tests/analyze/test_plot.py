@@ -95,6 +95,15 @@ def test_a_log_of_nothing_gives_no_panel_and_a_clear_error(tmp_path: Path) -> No
         draw([path], tmp_path / "x.svg")
 
 
+@pytest.mark.parametrize("content", [bytes(range(256)), b"\x80\x81", b"\x1e7\n", b"\x1e\xff\n", b""])
+def test_what_is_no_log_is_named(tmp_path: Path, content: bytes) -> None:
+    """A file that was no UTF-8 brought the codec's words, without the file's name."""
+    path = tmp_path / "x.qlog"
+    path.write_bytes(content)
+    with pytest.raises(BadArgument, match=r"x\.qlog"):
+        draw([path], tmp_path / "x.svg")
+
+
 def test_the_command_draws_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log_a_lossy_transfer(tmp_path)
     arguments = parse(["plot", str(tmp_path), "-o", str(tmp_path / "all.html")])

@@ -66,6 +66,8 @@ def refused(umux: Umux, words: str, folder: Path) -> str:
         ("up --prefix 2001:db8:1::/129", "allowed is 0 to 128"),
         ("up --prefix 2001:db8:1::", "allowed is 8 to 120"),
         ("up --prefix ff05::/64", "multicast"),
+        ("up --prefix fe80::/64", "link-local"),
+        ("up --prefix ::/64", "loopback"),
         (f"{UP} --mtu 100", "1280 to 65535"),
         (f"{UP} --mtu 70000", "1280 to 65535"),
         (f"{UP} --mtu many", "invalid int"),

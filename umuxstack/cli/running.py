@@ -9,12 +9,13 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from tun.errors import NameTaken
 from umuxstack.cli import output
 from umuxstack.cli.common import INTERRUPTED, OK, USAGE, Failure, refused_device
 from umuxstack.cli.services import serve
@@ -26,6 +27,8 @@ from umuxstack.driver.runtime import Host, settle_garbage_collector
 from umuxstack.host import open_host
 
 _MANY: Final = 1000  # sessions: their tasks, cancelled at one moment, would be a pause that is noticed
+_MOST_NAMES: Final = 4096
+_NOT_STARTED: Final = "the stack cannot start: "
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -34,16 +37,29 @@ def up(arguments: argparse.Namespace) -> int:
     wanted = settings(arguments)
     _log(quiet=arguments.quiet)
     _allow_many_descriptors()
-    tun = wanted.tun or _free_name()
-    name = wanted.name or tun
-    path = wanted.socket or os.environ.get("UMUX_SOCKET")
-    where = Path(path) if path else place.default_path(name, os.environ, os.geteuid())
     access = Access(uids=frozenset(_user_id(user) for user in wanted.users), gids=_group_ids(wanted.group))
-    bound = place.BoundSocket(where, group=wanted.group, open_to_all=bool(wanted.users))
-    try:
-        return trio.run(_run, wanted, tun, name, bound, access, arguments)
-    finally:
-        bound.close()
+    kernel_cores: frozenset[int] = frozenset()
+    if wanted.core is not None:
+        kernel_cores = frozenset(os.sched_getaffinity(0) - {wanted.core})
+        os.sched_setaffinity(0, {wanted.core})
+    path = wanted.socket or os.environ.get("UMUX_SOCKET")
+    for tun in [wanted.tun] if wanted.tun else _free_names():
+        name = wanted.name or tun
+        where = Path(path) if path else place.default_path(name, os.environ, os.geteuid())
+        try:
+            bound = place.BoundSocket(where, group=wanted.group, open_to_all=bool(wanted.users))
+        except place.PlaceTaken:
+            if wanted.tun or wanted.name or path:
+                raise
+            continue
+        try:
+            return trio.run(_run, wanted, tun, name, bound, access, kernel_cores, arguments)
+        except NameTaken as error:
+            if wanted.tun:
+                raise refused_device(error, _NOT_STARTED) from error
+        finally:
+            bound.close()
+    raise Failure("every name from umux0 on is taken", "`ip link` shows them; choose another with --tun")
 
 
 def _log(*, quiet: bool) -> None:
@@ -62,11 +78,13 @@ def _allow_many_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _free_name() -> str:
-    number = 0
-    while Path(f"/sys/class/net/umux{number}").exists():
-        number += 1
-    return f"umux{number}"
+def _free_names() -> Iterator[str]:
+    """Names to try. Whether one is free is known only once it is ours: another stack may start at the same moment,
+    and a device in another namespace is not seen from here, while its control socket is.
+    """
+    for number in range(_MOST_NAMES):
+        if not Path(f"/sys/class/net/umux{number}").exists():
+            yield f"umux{number}"
 
 
 def _user_id(user: str) -> int:
@@ -84,12 +102,14 @@ def _group_ids(group: str | None) -> frozenset[int]:
 
 
 async def _run(
-    wanted: Settings, tun: str, name: str, bound: place.BoundSocket, access: Access, arguments: argparse.Namespace
+    wanted: Settings,
+    tun: str,
+    name: str,
+    bound: place.BoundSocket,
+    access: Access,
+    kernel_cores: frozenset[int],
+    arguments: argparse.Namespace,
 ) -> int:
-    kernel_cores: frozenset[int] = frozenset()
-    if wanted.core is not None:
-        kernel_cores = frozenset(os.sched_getaffinity(0) - {wanted.core})
-        os.sched_setaffinity(0, {wanted.core})
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with contextlib.AsyncExitStack() as opened:
             try:
@@ -109,8 +129,10 @@ async def _run(
                         record=wanted.record,
                     )
                 )
+            except NameTaken:
+                raise
             except OSError as error:
-                raise refused_device(error, "the stack cannot start: ") from error
+                raise refused_device(error, _NOT_STARTED) from error
             return await _live(host, wanted, tun, name, bound, access, signals, arguments)
 
 

@@ -33,6 +33,10 @@ class PlaceError(Exception):
     """The socket cannot be opened there; the message says why and what helps."""
 
 
+class PlaceTaken(PlaceError):
+    """A stack that runs has its socket there."""
+
+
 class BadPlace(PlaceError):
     """No socket can ever be there: the path or the group was a mistake."""
 
@@ -194,7 +198,7 @@ def _remove_stale(path: Path) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise PlaceError(f"{path} belongs to uid {status.st_uid}; choose another with --socket")
     if answers(path):
-        raise PlaceError(f"a stack is already running behind {path}; `umux down` ends it, --name starts one beside it")
+        raise PlaceTaken(f"a stack is already running behind {path}; `umux down` ends it, --name starts one beside it")
     path.unlink()
 
 

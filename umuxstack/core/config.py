@@ -196,6 +196,12 @@ class StackConfig:
             raise BadArgument(f"prefix has bits set beyond its length of {self.prefix_length}")
         if self.prefix[0] == 0xFF:
             raise BadArgument("a multicast prefix cannot hold sessions")
+        if not any(self.prefix):
+            raise BadArgument(
+                f"::/{self.prefix_length} holds the unspecified and the loopback address; it cannot hold sessions"
+            )
+        if self.prefix[0] == 0xFE and self.prefix[1] & 0xC0 == 0x80:
+            raise BadArgument("a link-local prefix cannot be routed to a stack; choose a global or a unique local one")
         for address in self.shared:
             if len(address) != 16 or address[0] == 0xFF or not any(address[:15]):
                 raise BadArgument("a shared address must be a unicast one: not unspecified, loopback or multicast")

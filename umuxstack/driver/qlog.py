@@ -156,7 +156,7 @@ def _write(file: IO[str], record: dict[str, object]) -> None:
 
 def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A log's header and its events. A last event that was cut off is left out. Raises OSError and ValueError."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:  # what is no text is no JSON either
         texts = file.read().split(RECORD_SEPARATOR)[1:]
     records: list[dict[str, Any]] = []
     for number, text in enumerate(texts, 1):
@@ -166,6 +166,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             if number == len(texts) and number > 1:
                 break
             raise ValueError(f"{path}: record {number} is not JSON") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path} is no qlog: its records are no JSON objects")
     if not records or records[0].get("qlog_format") != "JSON-SEQ":
         raise ValueError(f"{path} is no qlog of the JSON-SEQ kind")
     return records[0], records[1:]
