@@ -1,10 +1,12 @@
 """What random conversations and random segments have found: each test says what went wrong."""
 
+import attrs
 import pytest
 
 from tests.core.scene import ROUTER, end
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Reason
+from umuxstack.core.personality import FREEBSD
 from umuxstack.core.tcp import state as st
 from umuxstack.core.units import Address, millis, seconds
 from umuxstack.testing import builders, states
@@ -112,6 +114,22 @@ def test_a_tail_loss_probe_repeats_what_the_path_was_too_narrow_for() -> None:
     session.abort(wire.now)
     wire.take()
     end(wire)
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_a_simultaneous_close_of_two_that_repeat_their_fins_comes_to_an_end(timestamps: bool) -> None:
+    """Each ACK carried the FIN again, lay before the window with it, and was answered in the same way: thousands of
+    packets a second, until the retransmission timer had been patient enough."""
+    with Network(seed=1) as net:
+        one, two = net.hosts("one", "two", tcp=attrs.evolve(FREEBSD, timestamps=timestamps))
+        ours, theirs = net.established(one, two)
+        net.run_for(seconds(1))
+        net.sent.clear()
+        one.close(ours)
+        two.close(theirs)
+        net.run_for(seconds(30))
+        assert ours.end_reason == theirs.end_reason == Reason.CLOSED
+        assert len(net.sent) == 6  # two FINs, two ACKs that repeat them, two that do not
 
 
 @pytest.mark.parametrize("timestamps", [False, True])

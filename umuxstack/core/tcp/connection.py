@@ -195,7 +195,8 @@ class Connection(IcmpErrors):
                 if self._may_challenge(now):
                     self._send_ack(now, challenge=True)
             elif size or flags & wire.FIN or self._may_challenge(now):
-                self._send_ack(now)
+                # Without our own FIN again (`repeats_fin`): both would be out of the window, and answered for ever.
+                self._send_ack(now, challenge=flags & wire.FIN > 0)
             return
 
         # "Second, check the RST bit"
