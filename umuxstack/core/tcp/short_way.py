@@ -86,6 +86,8 @@ class ShortWay(Recovery):
             if size > 1:
                 return False
             self._transmit(nxt, 0, True, True, now)
+            if not self.max_flight or nxt >= self.usage_seq:
+                self.cwnd_limited, self.max_flight, self.usage_seq = False, 1, end
             self._set_timer(now, restart=False)
             return True
         assert tx is not None
