@@ -31,6 +31,12 @@ OWNED: Final = re.compile(r"umux-(\d+)-.*")
 GRACE: Final = 2.0  # seconds between SIGTERM and SIGKILL for processes that we spawned
 
 CLONE_NEWNET: Final = 0x40000000
+
+# setcap is no way out: CAP_NET_ADMIN alone makes no namespace
+_FIX: Final = (
+    "run it as root (`sudo ...`), or in namespaces of its own (`unshare -Urn ...`); "
+    "in a container: `--cap-add SYS_ADMIN`"
+)
 MNT_DETACH: Final = 2
 MS_BIND: Final = 4096
 MS_REC: Final = 16384
@@ -295,7 +301,7 @@ def _set_namespace(fd: int) -> None:
 
 def _failed(what: str, code: int) -> TunError:
     if code in (errno.EPERM, errno.EACCES):
-        return PermissionDenied(code, f"{what} needs CAP_SYS_ADMIN: {PRIVILEGE_FIX}")
+        return PermissionDenied(code, f"{what} needs CAP_SYS_ADMIN: {_FIX}")
     if code in (errno.ENOSPC, errno.EUSERS):
         return NamespaceFailed(
             code, f"{what}: the limit is reached: `sudo sysctl user.max_net_namespaces=10000`, or remove unused ones"

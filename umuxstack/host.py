@@ -22,7 +22,7 @@ from tun.netlink import Netlink
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme
 from umuxstack.core.config import StackConfig
-from umuxstack.core.errors import BadArgument
+from umuxstack.core.errors import AddressMalformed, BadArgument
 from umuxstack.core.units import Address
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.addresses import to_address, to_prefix
@@ -140,6 +140,10 @@ async def open_host(
 
     Raises LocalError (arguments, key file) and OSError (device, with the way out in the message).
     """
+    if config is None and not prefix:
+        raise AddressMalformed(
+            'which addresses are the stack\'s? Give a prefix, like prefix="2001:db8:1::/64", or a config'
+        )
     if config is None:
         config = make_config(prefix, **settings)
     elif prefix or settings:

@@ -245,7 +245,17 @@ def test_commands_of_a_running_stack(umux: Umux, stack: RunningStack, tmp_path: 
         ("replay nowhere", "nowhere: No such file"),
         ("replay folder", "folder: Is a directory"),
         ("replay notes.txt", "damaged"),
+        ("replay noise", "noise: line 1 is damaged"),
+        ("plot noise", "noise"),
         ("drill nowhere", "no file or directory"),
+        ("drill --write one.pkt", "--write is for --matrix"),
+        ("drill --live-limit 3 one.pkt", "--live-limit is for --live"),
+        ("drill --matrix --live", "runs no scripts"),
+        ("drill --matrix --junit report.xml", "not for --matrix"),
+        ("drill --mutants --json one.pkt", "not for --mutants"),
+        ("drill --mutants --pcap folder one.pkt", "not for --mutants"),
+        ("drill --mutants --live one.pkt", "exclude each other"),
+        ("analyze birthday --rate -1", "rate -1.0; it must"),
         ("drill folder", "no script"),
         ("drill --pcap notes.txt one.pkt", "no folder"),
         ("drill --junit nowhere/report one.pkt", "no such folder"),
@@ -260,6 +270,7 @@ def test_commands_of_a_running_stack(umux: Umux, stack: RunningStack, tmp_path: 
 )
 def test_commands_that_need_no_stack(umux: Umux, folder: Path, words: str, cause: str) -> None:
     (folder / "one.pkt").write_text("--umux=legacy\n+0 `true`\n")
+    (folder / "noise").write_bytes(bytes(range(128, 256)))
     assert cause in refused(umux, words, folder)
 
 

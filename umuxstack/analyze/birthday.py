@@ -246,6 +246,8 @@ def report(*, bits: int | None, rate: float | None, json: bool, plot: str | None
     `rate` is in addresses a second; None: the deck's two cases. `bits` None: 64. Returns the exit code.
     Raises BadArgument as `draw` does, or for numbers out of range.
     """
+    if rate is not None:
+        _check_rate(rate)  # as it was given: what follows counts by the year
     rates = (CASE_A, CASE_B) if rate is None else (rate * YEAR,)
     width = 64 if bits is None else bits
     text = as_json(rates, width) + "\n" if json else table(rates, width)

@@ -62,7 +62,6 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--live-limit",
         type=float,
-        default=_LIMIT,
         metavar="SECONDS",
         help=f"with --live: leave out scripts that take longer (default {_LIMIT:g})",
     )
@@ -82,14 +81,15 @@ def _drill(arguments: argparse.Namespace) -> int:
     from umuxstack.conformance import suite
     from umuxstack.conformance.runner import Settings
 
+    _check_combination(arguments)
     if arguments.matrix:
         return _matrix(arguments)
     if not arguments.paths:
         raise Failure("no script was named", "name .pkt files or directories", USAGE)
     if arguments.jobs < 1:
         raise Failure("--jobs is at least 1", "", USAGE)
-    if arguments.live and arguments.mutants:
-        raise Failure("--live and --mutants exclude each other", "no kernel lets us flip its behaviour", USAGE)
+    if arguments.live_limit is None:
+        arguments.live_limit = _LIMIT
     if not arguments.live_limit > 0 or (arguments.tolerance is not None and not arguments.tolerance >= 0):
         raise Failure("--live-limit and --tolerance are times", "write seconds and milliseconds, as 2.5", USAGE)
     defines = {}
@@ -135,6 +135,24 @@ def _drill(arguments: argparse.Namespace) -> int:
         _report(arguments, outcomes, results)
     failed = any(outcome.status.value in ("failed", "error") for outcome in outcomes)
     return FAILED if failed else OK
+
+
+def _check_combination(arguments: argparse.Namespace) -> None:
+    """An option that would have no effect is a mistake, and says so."""
+    if arguments.live and arguments.mutants:
+        raise Failure("--live and --mutants exclude each other", "no kernel lets us flip its behaviour", USAGE)
+    if arguments.matrix and (arguments.live or arguments.mutants):
+        raise Failure("--matrix runs no scripts", "leave --live and --mutants away", USAGE)
+    if arguments.write and not arguments.matrix:
+        raise Failure("--write is for --matrix", "umux drill --matrix --write", USAGE)
+    if arguments.live_limit is not None and not arguments.live:
+        raise Failure("--live-limit is for --live", "on the stack's own clock hours pass at once", USAGE)
+    for option in ("json", "junit", "pcap"):
+        if arguments.mutants and getattr(arguments, option):
+            raise Failure(f"--{option} is not for --mutants", "its report is the list on standard output", USAGE)
+    for option in ("junit", "pcap"):
+        if arguments.matrix and getattr(arguments, option):
+            raise Failure(f"--{option} is not for --matrix", "it runs no scripts; --json is for programs", USAGE)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

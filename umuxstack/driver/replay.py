@@ -45,7 +45,7 @@ class Replay:
 
 def replay(path: str | Path) -> Replay:
     """Runs the recording to its end or to the first difference. Raises OSError and NotARecording."""
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="ascii", errors="replace") as file:  # what is no text is damaged
         return _run(_lines(file))
 
 

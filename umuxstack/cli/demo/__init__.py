@@ -149,7 +149,7 @@ class _Performance:
         tell.heading("Unified Multiplex: every session has an address of its own, which lives as long as the session")
         tell.say(*_PICTURE.splitlines(), "", *(_IN_MEMORY if site.kind == "memory" else _ON_TUN))
         if why_memory and not self._arguments.no_root:
-            tell.say(output.wrapped([f"(No TUN here: {why_memory})"], indent="", separator=" "))
+            tell.say(output.wrapped(f"(No TUN here: {why_memory})".split(), indent="", separator=" "))
 
     def _finish(self, born: Sequence[Life], seconds: float, packets: int, path: Path) -> None:
         """Which address lived when, where the capture is, and whether all was as it should be."""
