@@ -116,6 +116,30 @@ def test_a_tail_loss_probe_repeats_what_the_path_was_too_narrow_for() -> None:
     end(wire)
 
 
+def test_a_silence_reduces_the_congestion_window_once() -> None:
+    """RFC 5681 4.1: as long as the peer's window was shut, each of its ACKs reduced ours again, down to the least."""
+    wire = Wire(tcp=TcpPolicy(initial_window=1, congestion="newreno"))
+    session, peer = states.established(wire)
+    session.write(bytes(1440 * 20), wire.now)
+    while sent := wire.take():
+        peer.send("A", ack=sent[-1].seq + len(sent[-1].payload))
+    before = session.statistics().snd_cwnd
+    session.write(bytes(1), wire.now)
+    (last,) = wire.take()
+    peer.send("A", ack=last.seq + 1, window=0)
+    session.write(bytes(50_000), wire.now)
+    wire.advance(session.statistics().rto * 3 // 2)
+    for _ in range(9):
+        peer.send("A", ack=last.seq + 1, window=0)
+    wire.take()
+    assert session.statistics().snd_cwnd >= before
+    peer.send("A", ack=last.seq + 1, window=65535)
+    assert before // 2 - 1440 < sum(len(seen.payload) for seen in wire.take()) <= before // 2 + 1440
+    session.abort(wire.now)
+    wire.take()
+    end(wire)
+
+
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_a_simultaneous_close_of_two_that_repeat_their_fins_comes_to_an_end(timestamps: bool) -> None:
     """Each ACK carried the FIN again, lay before the window with it, and was answered in the same way: thousands of

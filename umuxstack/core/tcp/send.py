@@ -167,9 +167,7 @@ class SendHalf(ShortWay):
         allowance = self._allowance()
         largest = LARGEST // mss * mss if mss < LARGEST else LARGEST
         idle = now - self.delivered_at
-        if idle > self.rto and not self.board and self.srtt and tx is not None and self.policy.restart_after_idle:
-            cc.on_idle(idle, self.rto)
-            allowance = self._allowance()
+        stale = idle > self.rto and not self.board and tx is not None and self.srtt and self.policy.restart_after_idle
         if self.snd_up > nxt:
             largest = mss  # a super-segment has one urgent pointer, its pieces need one each
         rate = cc.pacing_rate(self.srtt)
@@ -217,6 +215,11 @@ class SendHalf(ShortWay):
                 if size < mss:
                     break
                 size -= size % mss
+            if stale:  # only now, when something is sent: a silence reduces the window once, however often we come by
+                stale = False
+                cc.on_idle(idle, self.rto)
+                allowance = self._allowance()
+                continue
             last = size == available
             with_fin = fin and last
             self._transmit(nxt, size, with_fin, last, now)
