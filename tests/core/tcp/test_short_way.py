@@ -20,6 +20,7 @@ POLICIES = (
     TcpPolicy(sack=False, receive_buffer=8192, receive_buffer_max=8192),
     TcpPolicy(ecn=True),
     TcpPolicy(congestion="bbr", cork=True),
+    TcpPolicy(initial_window=1, receive_buffer=4096, receive_buffer_max=4096, mss=1000),
 )
 
 
@@ -43,7 +44,8 @@ def _conversation(seed: int) -> tuple[Said, list[TcpStatistics], dict[str, int]]
             if session.ended:
                 break
             if what < 0.5:
-                host.write(session, dice.randbytes(dice.choice((1, 20, 1427, 1428, 1429, 30_000))))
+                say = dice.choice((session.write, session.write, session.write_more, session.write_record))
+                say(dice.randbytes(dice.choice((1, 20, 1427, 1428, 1429, 30_000))), host.now)
             elif what < 0.9:
                 host.read(session, dice.choice((1, 100, 1 << 20)))
             net.run_for(Micros(dice.choice((0, 0, 100, 5_000, 60_000, 400_000, 3_000_000))))
