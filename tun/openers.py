@@ -1,7 +1,7 @@
 """Two ways to get a TUN descriptor, behind one signature.
 
-python-pytun is the usual one. It has wheels for x86-64 only, so where it cannot
-be imported the same three system calls are made here. Whoever opens the device
+python-pytun is the usual one. It has wheels for x86-64 only and is not asked for
+elsewhere; where it cannot be imported the same three system calls are made here. Whoever opens the device
 some other way (a descriptor handed over by a service manager) writes a third.
 """
 

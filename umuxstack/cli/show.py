@@ -223,7 +223,7 @@ def _status(arguments: argparse.Namespace) -> int:
         f"fixed port {status.fixed_port}, {'silence' if status.silence else 'answers'} for strangers",
         f"link {status.link or '(none)'} {'up' if status.up else 'DOWN'}, mtu {status.mtu}, "
         f"offload {' and '.join(offload) or 'none'}",
-        f"{status.sessions} sessions, {status.listeners} listeners, {status.leases} live addresses, "
+        f"sessions {status.sessions}, listeners {status.listeners}, live addresses {status.leases}, "
         f"buffers {output.size(status.memory_used)} of {output.size(status.memory_limit)}, {status.congestion}",
     )
     return OK
