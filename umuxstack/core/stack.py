@@ -123,8 +123,8 @@ class Stack(Census):
         ctx.clock = now
         ctx.timers.expire(now)
         for queue in ctx.quiet.values():
-            for _ in range(min(len(queue), BATCH)):
-                if queue[0].expires() > now:
+            for _ in range(BATCH):
+                if not queue or queue[0].expires() > now:
                     break
                 queue.popleft().forget(now)
         if len(self._reassembly):

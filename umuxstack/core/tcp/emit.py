@@ -136,7 +136,7 @@ class Emitter(Tcb):
             cookie=cookie,
         )
         # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
-        window = min(self.rcv_limit, 65535)
+        window = self.rcv_limit if self.rcv_limit < 65535 else 65535
         flags = wire.SYN
         if answering:
             self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + window)
@@ -215,7 +215,7 @@ class Emitter(Tcb):
             self.rcv_adv = adv
             return adv - nxt >> scale  # BSD rounds down, as long as the edge moves ahead
         promised = nxt + (window << scale)
-        self.rcv_adv = promised if promised > adv else adv  # noqa: FURB136  # a call is a tenth of a microsecond
+        self.rcv_adv = promised if promised > adv else adv
         return window
 
 

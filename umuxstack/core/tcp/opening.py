@@ -108,7 +108,7 @@ class Opening(ReceiveHalf):
             self.ts_recent = options.tsval
             self.ts_recent_at = now
         if options.mss:
-            self.peer_mss = max(options.mss, SMALLEST)
+            self.peer_mss = options.mss if options.mss > SMALLEST else SMALLEST
         self._set_mss(now)
         self.snd_wnd = window
         self.snd_wl1 = seq
@@ -153,7 +153,7 @@ class Opening(ReceiveHalf):
             if self.use_ts and options.tsecr:
                 elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
                 if not self.retries or elapsed < 60_000_000:
-                    self._measured(max(elapsed, 1000))
+                    self._measured(elapsed if elapsed > 1000 else 1000)
             elif not self.retries:
                 self._measured(max(now - self.ts_recent_at, 1000))
             # RFC 3168 6.1.1: for who asked. A peer that offers it unasked is not ECN-capable, only confused.
@@ -236,7 +236,7 @@ class Opening(ReceiveHalf):
         if tsecr >= 0 and self.use_ts:
             elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
             if elapsed < 60_000_000:
-                self._measured(max(elapsed, 1000))
+                self._measured(elapsed if elapsed > 1000 else 1000)
         elif not self.retries and self.rto_kind == HANDSHAKE:  # of a cookie nobody knows when it was sent
             self._measured(max(now - self.drs_at, 1000))
         door = self.door
@@ -289,7 +289,7 @@ class Opening(ReceiveHalf):
         if self.retries:
             doublings = max(self.retries - policy.syn_linear_timeouts, 0)
             wait = Micros((wait << min(doublings, 16)) + policy.rto_slop)
-        at = now + min(wait, policy.rto_max)
+        at = now + (wait if wait < policy.rto_max else policy.rto_max)
         patience = self._patience()
         if patience:
             at = min(at, self.drs_at + patience)

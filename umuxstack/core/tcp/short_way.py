@@ -39,7 +39,7 @@ class ShortWay(Recovery):
         board.clear()
         tx = self.tx
         if tx is not None:
-            upto = ack if ack < tx.end else tx.end  # noqa: FURB136  # a call is a tenth of a microsecond
+            upto = ack if ack < tx.end else tx.end
             self.ctx.memory -= upto - tx.start
             tx.release(upto)
             if self.want_write and self._roomy():

@@ -412,7 +412,9 @@ class Tcb(Session):
         path = self.ctx.pmtu.get(self.pair[:16], now) - HEADERS
         if self.policy.mss:
             path = min(path, self.policy.mss)
-        return max(min(self.peer_mss, path), SMALLEST) - (12 if self.use_ts else 0)
+        if self.peer_mss < path:
+            path = self.peer_mss
+        return (path if path > SMALLEST else SMALLEST) - (12 if self.use_ts else 0)
 
     def _set_mss(self, now: Micros) -> None:
         before = self.mss

@@ -61,7 +61,8 @@ def parse(buf: bytes, start: int, end: int) -> Options:
             options.mss = first & 0xFFFF
             options.sack_permitted = options.timestamp = True
             options.tsval, options.tsecr = tsval, tsecr
-            options.window_scale = min(last & 0xFF, 14)
+            scale = last & 0xFF
+            options.window_scale = scale if scale < 14 else 14
             return options
     at = start
     while at < end:
