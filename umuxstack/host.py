@@ -129,7 +129,7 @@ async def open_host(
     namespace of that name if one is given; or `link`, whatever it is.
 
     `kernel_cores`: on which cores this machine's kernel receives what we send; (): on ours, within our writing. With
-    the process on a core of its own and the kernel on the others, small packets cost it half (docs/speed.md).
+    the process on a core of its own and the kernel on the others, small packets cost it less (docs/speed.md).
     `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
     prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from.
     `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).

@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
         "--core",
         type=int,
         metavar="N",
-        help="run on this core alone, and have the kernel receive on the others: small packets cost the stack half",
+        help="run on this core alone, and have the kernel receive on the others: small packets cost the stack less",
     )
     parser.add_argument(
         "--answer",
