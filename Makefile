@@ -46,7 +46,7 @@ coverage: .venv/dev.stamp  ## the tests, with branch coverage of the core
 rules: .venv/dev.stamp  ## the table rule -> tests
 	@$(PY) -m umuxstack.testing.rules $(ARGS)
 
-bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root, about two minutes)
+bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root, about four minutes)
 	$(PY) -m benchmarks.run $(ARGS)
 
 clean:  ## removes .venv and every cache
