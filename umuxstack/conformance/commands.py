@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance.outcome import UnsupportedConstruct
+from umuxstack.conformance.symbols import PROC_STATES
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import millis, seconds
@@ -240,19 +241,6 @@ _IGNORED: Final = re.compile(
     )$""",
     re.VERBOSE,
 )
-_STATES: Final = {
-    "01": "ESTABLISHED",
-    "02": "SYN-SENT",
-    "03": "SYN-RECEIVED",
-    "04": "FIN-WAIT-1",
-    "05": "FIN-WAIT-2",
-    "06": "TIME-WAIT",
-    "07": "CLOSED",
-    "08": "CLOSE-WAIT",
-    "09": "LAST-ACK",
-    "0A": "LISTEN",
-    "0B": "CLOSING",
-}
 _PROC: Final = re.compile(r'grep\s+"\s*(0[1-9AB])\s*"\s+/proc/net/tcp')
 _SOCKSTAT: Final = re.compile(r"sockstat\b.*grep\s+-c\s+(\w+)\s*\|\s*grep\s+(\d+)")
 _NETSTAT: Final = re.compile(r"(?:ss|netstat)\b.*grep\s+(?:-\w+\s+)*([A-Z][A-Z_12-]+)\b")
@@ -331,7 +319,7 @@ def _line(line: str) -> Effect:
 def _probe(line: str) -> Effect | None:
     match = _PROC.search(line)
     if match:
-        return Effect(probe=_STATES[match[1]])
+        return Effect(probe=PROC_STATES[match[1]])
     match = _SOCKSTAT.search(line)
     if match:
         name = match[1].replace("_", "-").replace("SYN-RCVD", "SYN-RECEIVED")

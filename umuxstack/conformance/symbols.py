@@ -225,6 +225,20 @@ def _unary(operator: str, operand: Value) -> Value:
     return ~operand if operator == "~" else -operand if operator == "-" else int(not operand)
 
 
+PROC_STATES: Final = {  # as Linux writes them in /proc/net/tcp
+    "01": "ESTABLISHED",
+    "02": "SYN-SENT",
+    "03": "SYN-RECEIVED",
+    "04": "FIN-WAIT-1",
+    "05": "FIN-WAIT-2",
+    "06": "TIME-WAIT",
+    "07": "CLOSED",
+    "08": "CLOSE-WAIT",
+    "09": "LAST-ACK",
+    "0A": "LISTEN",
+    "0B": "CLOSING",
+}
+
 _SIZES: Final = {"int": 4, "char": 1, "short": 2, "long": 8, "uint32_t": 4, "uint8_t": 1, "uint16_t": 2}
 
 

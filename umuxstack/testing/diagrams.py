@@ -40,7 +40,8 @@ in that state; tests visit every one.
 
 {diagram(states.STATE_NAMES, states.EVENT_NAMES, states.TRANSITIONS, states.WAITING)}
 
-TCP's own states are RFC 9293's; `umuxstack/core/tcp/connection.py` follows its section 3.10 as straight code.
+TCP's own states are RFC 9293's; `opening.py`, `connection.py` and `ending.py` in `umuxstack/core/tcp` follow its
+section 3.10 as straight code.
 """
 
 

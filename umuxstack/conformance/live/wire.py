@@ -14,6 +14,7 @@ from umuxstack.conformance.ends import Ends
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.script import TcpFlags
+from umuxstack.conformance.symbols import PROC_STATES
 from umuxstack.core.units import Micros
 
 BURST: Final = 1000  # microseconds: the kernel hands the segments of one write to the device in one go
@@ -129,8 +130,8 @@ class KernelEnds(Ends):
         out = []
         for line in self.kernel.sockets().splitlines():
             words = line.split()
-            if len(words) > 3 and words[3] in _STATES:
-                out.append((_STATES[words[3]], _end(words[1]), _end(words[2])))
+            if len(words) > 3 and words[3] in PROC_STATES:
+                out.append((PROC_STATES[words[3]], _end(words[1]), _end(words[2])))
         return out
 
     def state_of(self, local: bytes, local_port: int, remote: bytes, remote_port: int) -> str:
@@ -139,21 +140,6 @@ class KernelEnds(Ends):
             if near == (local, local_port) and far == (remote, remote_port):
                 return state
         return "CLOSED"
-
-
-_STATES: Final = {
-    "01": "ESTABLISHED",
-    "02": "SYN-SENT",
-    "03": "SYN-RECEIVED",
-    "04": "FIN-WAIT-1",
-    "05": "FIN-WAIT-2",
-    "06": "TIME-WAIT",
-    "07": "CLOSED",
-    "08": "CLOSE-WAIT",
-    "09": "LAST-ACK",
-    "0A": "LISTEN",
-    "0B": "CLOSING",
-}
 
 
 def _end(text: str) -> tuple[bytes, int]:

@@ -35,8 +35,8 @@ TraceLine = tuple[Micros, str, object, tuple[object, ...]]
 """(time, kind, session, values) of one thing that a TCP session did; see docs/tracing.md."""
 
 RawEvent = tuple[Micros, EventKind, Lease | tuple[str, Address | None, str], bytes | None, Reason]
-"""(time, kind, whose, pair or peer, reason) of an `Event`, which is made when somebody asks: whose is a lease, or a
-name, an address and a label."""
+"""(time, kind, whose, pair, reason) of an `Event`, which is made when somebody asks. Whose: a lease, or a listener's
+name, address and label."""
 
 
 _NO_REASON: Final = Reason.NONE

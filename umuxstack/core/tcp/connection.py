@@ -1,4 +1,4 @@
-"""A TCP session at work: segment arrives (RFC 9293 3.10.7, in its order), and the application's verbs.
+"""A TCP session at work: segment arrives (RFC 9293 3.10.7, in its order), deadlines, and what can be changed under way.
 
 First the path that nearly all segments take, then the RFC's checks one by one.
 Unified rules that differ from the RFC are named where they act (UM-23, UM-33).
@@ -438,7 +438,7 @@ class Connection(IcmpErrors):
             self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, self.first_word)
         self.aux_at = Micros(now + policy.keepalive_interval)
 
-    # The application's verbs
+    # The application's side
 
     def configure(self, **changes: object) -> None:
         name = changes.get("congestion")
