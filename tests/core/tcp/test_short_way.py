@@ -5,6 +5,8 @@ import random
 import pytest
 
 from umuxstack.core.config import TcpPolicy
+from umuxstack.core.tcp.congestion.base import CongestionControl
+from umuxstack.core.tcp.congestion.registry import register
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.short_way import ShortWay
 from umuxstack.core.tcp.statistics import TcpStatistics
@@ -105,3 +107,31 @@ def test_requests_take_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
             "_send_alone",
             "_send_alone",
         ]
+
+
+class Paced(CongestionControl):
+    """Of somebody's own: it only says how fast."""
+
+    name = "paced"
+
+    def pacing_rate(self, srtt: int) -> int:
+        return 14_280  # bytes per second: a full segment in a tenth of a second
+
+
+def test_who_paces_is_asked_before_every_segment() -> None:
+    """The short way out asks nobody, so it must not be taken: the second write waits for its time."""
+    assert Paced.paces
+    assert not CongestionControl.paces
+    with Network(seed=1) as net:
+        server, client = net.hosts("server", "client")
+        register("paced", Paced, client.stack._ctx.congestion)
+        door = server.listen()
+        session = client.connect(server.das(door).address)
+        session.configure(congestion="paced")
+        net.run_until_idle()
+        for _ in range(2):
+            client.write(session, bytes(1428))
+            net.run_for(millis(10))
+        assert session.statistics().notsent == 1428
+        net.run_for(millis(100))
+        assert session.statistics().notsent == 0
