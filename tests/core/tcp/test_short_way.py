@@ -131,7 +131,7 @@ def test_who_paces_is_asked_before_every_segment() -> None:
         net.run_until_idle()
         for _ in range(2):
             client.write(session, bytes(1428))
-            net.run_for(millis(10))
+            net.run_for(millis(45))  # its acknowledgement has come
         assert session.statistics().notsent == 1428
         net.run_for(millis(100))
         assert session.statistics().notsent == 0
