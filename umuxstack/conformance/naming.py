@@ -213,9 +213,7 @@ class NamingCalls:
         target = self.target
         policy = attrs.evolve(target.policy, **socket.policy)  # type: ignore[arg-type]
         if target.unified and (socket.bound is None or socket.bound[0] is None):
-            socket.session = target.connect_from_ea(host, port)
-            if socket.policy:
-                socket.session.configure(**socket.policy)
+            socket.session = target.connect_from_ea(host, port, policy if socket.policy else None)
             target.names.setdefault("ea", socket.session.local)
         else:
             local_port = 0 if socket.bound is None else socket.bound[1]

@@ -10,6 +10,7 @@ from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.send_queue import LEAST
 from umuxstack.conformance.sockets import CallError, Socket
 from umuxstack.conformance.symbols import ANY, OWN, Value
+from umuxstack.core.errors import BadArgument
 
 if TYPE_CHECKING:
     from umuxstack.conformance.calls import Calls
@@ -130,9 +131,12 @@ def _set_policy(calls: "Calls", socket: Socket, option: tuple[int, int], given: 
 
 
 def _change(calls: "Calls", socket: Socket, field: str, value: object) -> None:
-    socket.policy[field] = value
     if socket.session is not None and not socket.session.ended:
-        socket.session.configure(**{field: value})
+        try:
+            socket.session.configure(**{field: value})
+        except BadArgument:  # out of range, or settled by the handshake
+            raise CallError(errno.EINVAL) from None
+    socket.policy[field] = value
 
 
 def check_option(calls: "Calls", socket: Socket, level: int, name: int, expected: Value) -> None:

@@ -212,5 +212,5 @@ class Target(Ends):
         limit = ctx.pmtu.get(peer, self.now) - HEADERS
         return ctx.cookies.room(peer + HERE, min(limit, mss or limit), self.now)
 
-    def connect_from_ea(self, peer: Address, port: int) -> TcpSession:
-        return self.stack.connect(peer, port, self.now)
+    def connect_from_ea(self, peer: Address, port: int, policy: TcpPolicy | None) -> TcpSession:
+        return self.stack.connect(peer, port, self.now, policy=policy)

@@ -466,6 +466,8 @@ class Connection(IcmpErrors):
             pair = self.pair
             self.same = wire.SAME.pack(TCP, self.hop_limit, pair[16:], pair[:16], self.local_port, self.remote_port)
         if "receive_buffer" in changes:
+            if self.state == st.SYN_SENT:  # what the SYN offered stays open; the peer's number comes to it
+                self.rcv_adv = self._syn_window()
             self.rcv_limit = max(self.policy.receive_buffer, self.mss)
 
     def statistics(self) -> TcpStatistics:

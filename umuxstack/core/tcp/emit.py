@@ -114,7 +114,7 @@ class Emitter(Tcb):
         timestamps = None
         if self.use_ts if answering else policy.timestamps:
             timestamps = (self._tsval(now), self.ts_recent if self.use_ts else 0)
-        scale = self.rcv_wscale if answering else self._offered_scale()
+        scale = self.rcv_wscale
         if not (self.snd_wscale >= 0 if answering else policy.window_scaling):
             scale = -1
         sack_permitted = self.use_sack if answering else policy.sack
@@ -136,7 +136,7 @@ class Emitter(Tcb):
             cookie=cookie,
         )
         # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
-        window = self.rcv_limit if self.rcv_limit < 65535 else 65535
+        window = self._syn_window()
         flags = wire.SYN
         if answering:
             self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + window)
@@ -152,6 +152,11 @@ class Emitter(Tcb):
         self._emit_with_options(flags, self.iss, options, window, self._early(mss, now) if cookie else b"")
         if policy.ecn_plus < 2 or not self.use_ecn:
             self.first_word &= ~(3 << 20)
+
+    def _syn_window(self) -> int:
+        """What a SYN offers, or has offered: a buffer that has become smaller since takes nothing back (SHLD-14)."""
+        offered = self.rcv_adv - self.rcv_nxt
+        return min(offered if offered > self.rcv_limit else self.rcv_limit, 65535)
 
     def _cookie(self, now: Micros) -> bytes | None:
         """Of TCP Fast Open, for this SYN. Who refused is not asked, and a lost SYN goes without (RFC 7413 4.1.3).

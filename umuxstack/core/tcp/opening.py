@@ -96,7 +96,7 @@ class Opening(ReceiveHalf):
     def _take_syn(self, seq: int, window: int, options: tcp_options.Options, now: Micros) -> None:
         policy = self.policy
         self.rcv_nxt = seq + 1
-        self.rcv_adv = self.rcv_nxt
+        self.rcv_adv += self.rcv_nxt  # more than 0 only after `configure` in SYN-SENT
         self.last_ack_sent = self.rcv_nxt
         self.use_ts = options.timestamp and policy.timestamps
         self.use_sack = options.sack_permitted and policy.sack
@@ -166,7 +166,7 @@ class Opening(ReceiveHalf):
             self.snd_wl2 = ack
             self._establish(now)
             if end > start:  # "continue processing at the sixth step"
-                self.rcv_adv = self.rcv_nxt + min(self.rcv_limit, 65535)  # what our SYN offered
+                self.rcv_adv = self.rcv_nxt + self._syn_window()
                 self._text(buf, start, end, self.rcv_nxt, 0, now)
                 if self.end_reason:
                     return
@@ -219,7 +219,7 @@ class Opening(ReceiveHalf):
         self.retries = 0
         self.snd_nxt = self.iss + 1  # data that a Fast Open sent is not known to have come
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
-        end = min(end, start + min(self.rcv_limit, 65535))  # what our SYN offered
+        end = min(end, start + self._syn_window())
         if end > start and not self._pressed():
             # "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED
             # state has been reached". The text waits where what came too early waits.

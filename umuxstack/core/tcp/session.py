@@ -222,7 +222,12 @@ class TcpSession(Waitable):
         return b"" if self.asleep else self.tcb.read_urgent()
 
     def configure(self, **changes: object) -> None:
-        """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
+        """Changes this session's own policy: names of `TcpPolicy`, from now on.
+
+        Raises BadArgument for what it does not know, and for what the SYN has offered to the peer (timestamps, SACK,
+        window scaling, ECN, …): that holds as long as the session. It is chosen before, by the policy that `connect`
+        takes, or the listener's. Nothing is changed then.
+        """
         self.tcb.configure(**changes)
 
     def shutdown(self, now: Micros) -> None:

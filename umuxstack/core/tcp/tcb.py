@@ -48,6 +48,19 @@ SYN_DATA: Final = 1 << 8  # in `syn_flags`: all the data that went with our SYN 
 MORE: Final = 1  # more follows (MSG_MORE): less than a segment waits
 PUSH: Final = -1  # it goes out in this turn, whatever else was said
 
+# What the SYN said, or what made it say so: nothing for a session that has sent one
+SETTLED: Final = (
+    "timestamps",
+    "sack",
+    "window_scaling",
+    "ecn",
+    "ecn_asks",
+    "ecn_plus",
+    "bsd_options",
+    "announce_mss",
+    "announce_path_mtu",
+)
+
 HEADERS: Final = 60  # IPv6 and TCP without options
 DEFAULT_MSS: Final = 1220  # RFC 9293 MUST-16: without the option, 1280 - 60
 SMALLEST: Final = 64  # MSS: a smaller one would make more headers than data
@@ -401,7 +414,12 @@ class Tcb(Session):
             trace.append((self.ctx.clock, kind, self.handle or self, values))
 
     def configure(self, **changes: object) -> None:
-        """Changes this session's own policy: names of `TcpPolicy`. Raises BadArgument for what it does not know."""
+        """See `TcpSession.configure`."""
+        for name in SETTLED:
+            if changes.get(name, getattr(self.policy, name)) != getattr(self.policy, name):
+                raise BadArgument(
+                    f"{name} is settled by a session's handshake; it is for a policy given before its SYN"
+                )
         try:
             self.policy = attrs.evolve(self.policy, **changes)  # type: ignore[arg-type]
         except TypeError as error:
