@@ -58,7 +58,6 @@ class Connection(IcmpErrors):
         if ports != self.ports:
             self._other_ports(buf, base, offset, end, ports >> 16, ports & 0xFFFF, seq, bits, now)
             return
-        self.heard_at = now
         if self.ctx.trace is not None:
             self.ctx.clock = now
         if head == wire.TIMESTAMP_HEAD and bits & 0xFFF6 == _ORDINARY and self.use_ts and not self.use_ecn:
@@ -106,6 +105,7 @@ class Connection(IcmpErrors):
                 return False
         elif (fin or start < end) and (state not in MORE_TO_COME or nxt + end - start + fin > self.rcv_adv):
             return False
+        self.heard_at = now
         if self.last_ack_sent >= nxt:
             self.ts_recent = tsval
             self.ts_recent_at = now
@@ -238,6 +238,9 @@ class Connection(IcmpErrors):
                 if not ignored and self._may_challenge(now):
                     self._send_ack(now)
                 return
+            self.heard_at = (
+                now  # a sign of life (RFC 1122 4.2.3.6), and not before: all that was refused anybody can send
+            )
             self._take_stamp(options, seq, now)
             if ack >= self.snd_una:
                 blocks = None

@@ -274,7 +274,7 @@ class Opening(ReceiveHalf):
         segments = policy.initial_window
         self.cc = make(policy.congestion, self.mss, segments * self.mss, self.ctx.congestion)
         self.drs_at = now
-        self.delivered_at = now
+        self.delivered_at = self.heard_at = now
         if policy.keepalive:
             self.aux_at = Micros(now + policy.keepalive_idle)
         self._arm()
