@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.scene import OTHER, ROUTER, STRANGER, das, dropped, end, listen_0, service, state_of
+from tests.core.scene import OTHER, ROUTER, STRANGER, connect, das, dropped, end, listen_0, service, state_of
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import Drop, Reason, SessionClosed
 from umuxstack.core.tcp import state as st
@@ -268,6 +268,81 @@ def test_it_marks_its_acknowledgements_as_before() -> None:
     assert session.asleep
     peer.send("PA", b"data", options=builders.timestamps(501))
     assert peer.expect("A", within=seconds(1)).ecn == 2
+    session.abort(wire.now)
+    wire.take()
+    end(wire)
+
+
+@pytest.mark.parametrize(
+    ("options", "windows", "largest"),
+    [
+        (builders.mss(1400), [100, 60_001, 500], 60_001),
+        (ALL, [100, 3001, 40], 3001 << 5),
+        (ALL, [100, 65535, 0], 65535 << 5),
+        (ALL, [100, 65535], 65535 << 5),
+        (ALL, [65_521, 7], 65_521),  # the SYN-ACK's, which is not scaled
+    ],
+)
+def test_it_knows_the_largest_window_that_the_peer_ever_offered(
+    options: bytes, windows: list[int], largest: int
+) -> None:
+    """Awake again it took the window of now for the largest ever: less than half of what the peer can take went out as
+    a small segment (RFC 9293 3.8.6.2.1), and an old ACK was answered with a challenge (RFC 5961 5.2)."""
+    wire = Wire()
+    session = connect(wire)
+    peer = Peer(wire, session.local, port=80)
+    peer.expect("S")
+    peer.send("SA", options=options, window=windows[0])
+    peer.expect("A")
+    stamp = builders.timestamps(501) if options == ALL else b""
+    for window in windows[1:]:
+        peer.send("PA", b"x", options=stamp, window=window)
+    session.read(9, wire.now)
+    assert session.tcb.max_window == largest
+    wire.advance(seconds(5))
+    wire.take()
+    assert session.asleep
+    assert session.tcb.max_window == largest
+    session.abort(wire.now)
+    wire.take()
+    end(wire)
+
+
+def test_segments_that_are_to_be_acknowledged_at_once_are_not_forgotten() -> None:
+    """Of a connection's first segments (`quick_acks`), those after the first sleep waited for the delayed ACK."""
+    wire = Wire(tcp=TcpPolicy(quick_acks=3))
+    session, peer = states.established(wire)
+    for left in (2, 1, 0):
+        peer.send("PA", b"x")
+        peer.expect("A", ack=peer.snd_nxt)
+        assert session.read(9, wire.now) == b"x"
+        wire.advance(seconds(5))
+        assert session.asleep
+        assert session.tcb.quick_acks == left
+    peer.send("PA", b"x")
+    wire.expect_silence(millis(39))
+    peer.expect("A", ack=peer.snd_nxt, within=millis(1))
+    session.abort(wire.now)
+    wire.take()
+    end(wire)
+
+
+def test_who_was_told_of_congestion_says_so_after_a_sleep_too() -> None:
+    """RFC 3168 6.1.2: CWR goes out with the next new data. Over a sleep it was forgotten, and the peer told of the same
+    mark again and again."""
+    wire = Wire(tcp=TcpPolicy(ecn=True))
+    session = connect(wire)
+    peer = Peer(wire, session.local, port=80)
+    peer.expect("SEC")
+    peer.send("SAE", options=builders.mss(1440))
+    peer.expect("A")
+    session.write(b"marked on its way", wire.now)
+    peer.expect("PA")
+    peer.send("AE")
+    wire.advance(seconds(5))
+    assert session.asleep
+    session.write(b"more", wire.now)
+    assert "C" in peer.expect().flags
     session.abort(wire.now)
     wire.take()
     end(wire)

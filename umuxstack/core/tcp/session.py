@@ -26,20 +26,24 @@ from umuxstack.core.tcp.emit import ECT0, send_parting_reset
 from umuxstack.core.tcp.opening import Syn
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.statistics import TcpStatistics
+from umuxstack.core.tcp.tcb import SYN_DATA
 from umuxstack.core.units import NEVER, Address, Buffer, Micros, seconds
 
 IDLE: Final = seconds(2)  # before a session is packed
 
 # snd_nxt, rcv_nxt, snd_wnd, window offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, seconds of
-# ts_recent_at, retransmits, peer MSS, local, remote and shown port, both scales, flags: 60 bytes, so that with what
-# Python adds to them they fit a block of 96
-_PACKED: Final = Struct(">IIIIIIIIIIIIHHHHHBB")
+# ts_recent_at, retransmits, peer MSS, largest window (`_LARGE`), local, remote and shown port, quick ACKs left, both
+# scales, flags: 63 bytes, so that with the 33 that Python adds to them they fill a block of 96
+_PACKED: Final = Struct(">IIIIIIIIIIIIHHHHHHBBB")
 _SECOND: Final = 1_000_000
 _TIMESTAMPS: Final = 1
 _SACK: Final = 2
 _ECN: Final = 4
 _OWNS_LEASE: Final = 8
 _GONE: Final = 16  # it ended asleep
+_LARGE: Final = 32  # the largest window is kept as a field of a segment says it: it was scaled, so nothing is lost
+_CWR_DUE: Final = 64
+_SYN_DATA: Final = 128
 _LIMIT: Final = 0xFFFFFFFF
 
 
@@ -252,7 +256,7 @@ class TcpSession(Waitable):
             self.tcb.end_with_stack(now)
             return
         pair = self.pair
-        seq, ack, _, _, _, ts_recent, *_, local_port, remote_port, _, _, flags = _PACKED.unpack(packed)
+        seq, ack, _, _, _, ts_recent, *_, local_port, remote_port, _, _, _, flags = _PACKED.unpack(packed)
         send_parting_reset(ctx, pair, local_port, remote_port, seq, ack, flags & _TIMESTAMPS > 0, ts_recent, now)
         del ctx.table_for(pair)[pair]
         self._tcb = packed[:-1] + bytes((flags | _GONE,))
@@ -276,6 +280,7 @@ class TcpSession(Waitable):
     def pack(self, tcb: "SleepyConnection") -> None:
         cc = tcb.cc
         assert cc is not None
+        large = tcb.max_window > 0xFFFF
         self._tcb = _PACKED.pack(
             tcb.snd_nxt & MASK,
             tcb.rcv_nxt & MASK,
@@ -291,11 +296,19 @@ class TcpSession(Waitable):
             min(tcb.ts_recent_at // _SECOND, _LIMIT),
             min(tcb.retransmits, 0xFFFF),
             tcb.peer_mss,
+            tcb.max_window >> tcb.snd_wscale if large else tcb.max_window,
             tcb.local_port,
             tcb.remote_port,
             tcb.port,
+            min(tcb.quick_acks, 0xFF),
             tcb.snd_wscale << 4 | tcb.rcv_wscale,
-            tcb.use_ts * _TIMESTAMPS | tcb.use_sack * _SACK | tcb.use_ecn * _ECN | tcb.owns_lease * _OWNS_LEASE,
+            tcb.use_ts * _TIMESTAMPS
+            | tcb.use_sack * _SACK
+            | tcb.use_ecn * _ECN
+            | tcb.owns_lease * _OWNS_LEASE
+            | large * _LARGE
+            | tcb.cwr_due * _CWR_DUE
+            | (tcb.syn_flags & SYN_DATA > 0) * _SYN_DATA,
         )
         self._door = tcb.door
         tcb.table[self.pair] = self
@@ -318,7 +331,7 @@ class TcpSession(Waitable):
     def _unpack(self, packed: bytes) -> "SleepyConnection":
         (
             snd_nxt, rcv_nxt, snd_wnd, offered, rcv_limit, ts_recent, srtt, rttvar, min_rtt, cwnd, ssthresh, since,
-            retransmits, peer_mss, local_port, remote_port, port, scales, flags,
+            retransmits, peer_mss, max_window, local_port, remote_port, port, quick_acks, scales, flags,
         ) = _PACKED.unpack(packed)  # fmt: skip
         heard_at = Micros(since * _SECOND)  # the last time we know of: PAWS must not forget it (RFC 7323 5.5)
         ctx = self.ctx
@@ -330,15 +343,18 @@ class TcpSession(Waitable):
         tcb.snd_una = tcb.snd_nxt = tcb.snd_wl2 = snd_nxt
         tcb.rcv_nxt = tcb.last_ack_sent = tcb.snd_wl1 = rcv_nxt
         tcb.rcv_adv = rcv_nxt + offered
-        tcb.snd_wnd = tcb.max_window = snd_wnd
-        tcb.rcv_limit = rcv_limit
         tcb.snd_wscale, tcb.rcv_wscale = scales >> 4, scales & 15
+        tcb.snd_wnd = snd_wnd
+        tcb.max_window = max_window << tcb.snd_wscale if flags & _LARGE else max_window
+        tcb.rcv_limit = rcv_limit
         tcb.use_ts, tcb.use_sack, tcb.use_ecn = bool(flags & _TIMESTAMPS), bool(flags & _SACK), bool(flags & _ECN)
         tcb.ts_recent, tcb.ts_recent_at = ts_recent, heard_at
         tcb.srtt, tcb.rttvar, tcb.min_rtt, tcb.retransmits = srtt, rttvar, min_rtt, retransmits
         tcb.peer_mss = peer_mss
         tcb.waken(heard_at)
-        tcb.quick_acks = 0
+        tcb.quick_acks = quick_acks
+        tcb.cwr_due = bool(flags & _CWR_DUE)
+        tcb.syn_flags = SYN_DATA if flags & _SYN_DATA else 0
         tcb.cc = make(policy.congestion, tcb.mss, policy.initial_window * tcb.mss, ctx.congestion)
         tcb.cc.cwnd = max(cwnd, tcb.mss)
         if ssthresh < _LIMIT:
