@@ -459,3 +459,24 @@ def test_a_syn_ack_echoes_what_was_sent() -> None:
    +0 > . 1:1(0) ack 1 <nop,nop,TS val 1030 ecr 5>
 """
     )
+
+
+def test_a_full_queue_of_the_sender_drops_only_what_is_sent() -> None:
+    """`pfifo limit 0` took the whole link away: the acknowledgement that the script sent meanwhile was lost as well."""
+    passes(
+        SERVER
+        + """
+   +0 < S 0:0(0) win 65535 <mss 1000>
+   +0 > S. 0:0(0) ack 1 <mss 1460>
+  +.1 < . 1:1(0) ack 1 win 65535
+   +0 accept(3, ..., ...) = 4
+   +0 write(4, ..., 1000) = 1000
+   +0 > P. 1:1001(1000) ack 1
+   +0 `tc qdisc replace dev tun0 root pfifo limit 0`
+   +0 write(4, ..., 500) = 500
+  +.1 < . 1:1(0) ack 1001 win 65535
+   +0 %{ assert tcpi_unacked == 1, tcpi_unacked }%
+   +0 `tc qdisc del dev tun0 root`
+ +.15~+.35 > P. 1001:1501(500) ack 1
+"""
+    )

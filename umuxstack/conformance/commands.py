@@ -26,6 +26,7 @@ class Effect:
 
     policy: Change = attrs.field(factory=dict)
     link_up: bool | None = None
+    queue_up: bool | None = None  # False: the sending host's own queue drops all; what comes in still comes
     setting: tuple[str, int] | None = None  # of the sockets' layer, not TCP's: its name and value
     probe: str = ""  # a state's name; "" no probe
     drops_time_wait: bool = False  # what is in TIME-WAIT is forgotten
@@ -300,19 +301,19 @@ def _line(line: str) -> Effect:
     if re.fullmatch(r"tcpdrop\s+-s\s+TIME_WAIT", line):
         return Effect(drops_time_wait=True)
     if "pfifo limit 0" in line or "netem loss 100%" in line:
-        return Effect(link_up=False)
+        return Effect(queue_up=False)
     if re.fullmatch(r"tc\s+qdisc\s+\w+\s+dev\s+\S+\s+root\s+fq(\s.*)?", line):
         raise UnsupportedConstruct("qdisc fq")  # it paces what TCP sends
     module = re.fullmatch(r"echo\s+\S+\s*>\s*/sys/module/(\w+)/parameters/(\w+)", line)
     if module:
         raise UnsupportedConstruct(f"parameter {module[2]} of {module[1]}")
-    if line.startswith("tc qdisc del"):
-        return Effect(link_up=True)
+    if re.match(r"tc\s+qdisc\s+del", line):
+        return Effect(queue_up=True)
     probe = _probe(line)
     if probe is not None:
         return probe
     if _IGNORED.match(line):
-        return Effect()
+        return Effect(queue_up=True if line.startswith("tc ") else None)
     raise UnsupportedConstruct(f"command `{' '.join(line.split()[:2])}`")
 
 

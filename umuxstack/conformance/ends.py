@@ -56,6 +56,7 @@ class Ends(ABC):
         self.sent: deque[Sent] = deque()
         self.capture: list[tuple[Micros, bytes]] = []
         self.link_up = True
+        self.queue_up = True  # what is sent gets as far as the link
         self.names: dict[str, Address] = NAMES | PEERS
         self.flows: dict[tuple[bytes, int, bytes, int], Flow] = {}
         self.flow: Flow | None = None  # the one that packets without addresses belong to

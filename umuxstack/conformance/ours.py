@@ -57,6 +57,8 @@ class OurStack(Subject):
                 self.target.notsent_lowat = self.settings.get("tcp_notsent_lowat", 1 << 32)
             if effect.link_up is not None:
                 self.target.link_up = effect.link_up
+            if effect.queue_up is not None:
+                self.target.queue_up = effect.queue_up
             if effect.drops_time_wait:
                 self.target.drop_records()
             if effect.probe:

@@ -115,7 +115,7 @@ class Target(Ends):
 
     def _collect(self) -> None:
         for outgoing in self.stack.take_output(self.now):
-            if self.link_up:
+            if self.link_up and self.queue_up:
                 for raw in finish(outgoing):
                     self._take(raw)
         self.stack.take_ready()

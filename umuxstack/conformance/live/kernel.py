@@ -50,6 +50,8 @@ class KernelStack(Subject):
         for effect in wanted.effects:
             if effect.link_up is not None:
                 self.wire.link_up = effect.link_up
+            if effect.queue_up is not None:
+                self.wire.queue_up = effect.queue_up
             if effect.probe:
                 self._probe(effect.probe)
 

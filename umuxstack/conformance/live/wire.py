@@ -90,7 +90,7 @@ class KernelEnds(Ends):
             self._tick()
             for buffer, start, _, _ in batch:
                 raw = bytes(buffer[start:])
-                if self.link_up and not _is_housekeeping(raw):
+                if self.link_up and self.queue_up and not _is_housekeeping(raw):
                     self._take(raw)
                     packet = self.sent[-1].packet
                     if isinstance(packet, wire.Segment):

@@ -182,7 +182,10 @@ class Connection(IcmpErrors):
                 # Figure 7: in a simultaneous open the peer's SYN comes again, now with the ACK of ours.
                 seq, length, flags = nxt, length - 1, flags & ~wire.SYN
         edge = self.rcv_adv
-        if not self._acceptable(seq, length, nxt, edge):
+        if not self._acceptable(seq, length, nxt, edge) and not (
+            # A window that is shut takes a FIN all the same, if it is next (Linux); RFC 9293 3.4: nothing.
+            flags & wire.FIN and not size and seq == nxt and self.policy.takes_beyond_window
+        ):
             drops[Drop.OUT_OF_WINDOW] += 1
             if flags & wire.RST:
                 return

@@ -155,8 +155,15 @@ class Emitter(Tcb):
 
     def _syn_window(self) -> int:
         """What a SYN offers, or has offered: a buffer that has become smaller since takes nothing back (SHLD-14)."""
-        offered = self.rcv_adv - self.rcv_nxt
-        return min(offered if offered > self.rcv_limit else self.rcv_limit, 65535)
+        window = max(self.rcv_adv - self.rcv_nxt, self.rcv_limit)
+        policy = self.policy
+        if policy.whole_segments:
+            segment = self.ctx.config.link.mtu - HEADERS
+            if policy.mss:
+                segment = min(segment, policy.mss)
+            if window > segment:
+                window -= window % segment
+        return min(window, 65535)
 
     def _cookie(self, now: Micros) -> bytes | None:
         """Of TCP Fast Open, for this SYN. Who refused is not asked, and a lost SYN goes without (RFC 7413 4.1.3).

@@ -43,10 +43,13 @@ class Ending(Opening):
         self.rcv_nxt += 1
         if self.rcv_adv < self.rcv_nxt:
             self.rcv_adv = self.rcv_nxt
+        if self.policy.fin_ends_sack:
+            self.dsack = None
         self._wake()
         self.touch()
         state = self.state
-        if state == st.ESTABLISHED and self.policy.delays_fin_ack and self.rx is not None:
+        shut = self.rcv_adv == self.rcv_nxt
+        if state == st.ESTABLISHED and self.policy.delays_fin_ack and self.rx is not None and not shut:
             self.ack_due += 1  # it counts as a segment: with data before it that waits too, it is acknowledged at once
         else:
             self.ack_now = True

@@ -168,8 +168,15 @@ class ReceiveHalf(SendHalf):
             if 0 <= self.peer_fin < seq + end - start:
                 end = start + max(self.peer_fin - seq, 0)  # behind its own FIN a peer has nothing to say
             if seq + end - start > self.rcv_adv:
-                end = start + max(self.rcv_adv - seq, 0)  # beyond the window: cut
-                self.ack_now = True
+                if self.policy.takes_beyond_window and (rx is None or not rx.size):
+                    if seq == nxt:
+                        self.rcv_adv = seq + end - start
+                        gso_size = self.quick_acks = 0  # its ACK does not hurry: there is no window to offer
+                else:
+                    end = start + max(self.rcv_adv - seq, 0)  # beyond the window: cut
+                    if self.policy.takes_beyond_window:
+                        end = start
+                    self.ack_now = True
             if start >= end:
                 self.touch()
                 return
@@ -218,6 +225,8 @@ class ReceiveHalf(SendHalf):
         before = rx.size + assembler.size
         self.rcv_nxt = assembler.take_in_order(self.rcv_nxt, rx)
         self.ctx.memory += rx.size + assembler.size - before
+        if self.rcv_adv < self.rcv_nxt:
+            self.rcv_adv = self.rcv_nxt  # more was taken than had been offered
         if not assembler.ranges:
             self.assembler = None
 
