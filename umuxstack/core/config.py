@@ -135,10 +135,10 @@ class TcpPolicy:
     checks_syn_echo: bool = False  # a SYN-ACK must echo a timestamp that was sent (Linux); else it is answered by RST
     sacks_whole_segments: bool = False  # SACK of a part of a segment says nothing (Linux); RFC 6675 counts octets
     counts_segments: bool = False  # a window of n segments stays one of n when the path MTU shrinks (Linux)
-    takes_beyond_window: bool = False  # what ends beyond the window, if nothing waits to be read (Linux); else it is cut
+    takes_beyond_window: bool = False  # what ends beyond the window, if nothing waits to be read (Linux); else cut
     whole_segments: bool = False  # what a SYN offers is a number of full segments (Linux)
     fin_ends_sack: bool = False  # behind the peer's FIN nothing is reported, not even what came twice (Linux)
-    grows_by_sack: bool = False  # the window, once order was seen to change (Linux); RFC 5681 3.2: "MUST NOT be changed"
+    grows_by_sack: bool = False  # the window, once order was seen to change (Linux); RFC 5681 3.2: it MUST NOT
     reduces_window: bool = False  # RFC 9438 4.6: ssthresh from the window, as Linux does, not from what is in flight
     restart_after_idle: bool = True  # RFC 5681 4.1
     tail_loss_probe: bool = True  # RFC 8985 7
