@@ -118,7 +118,8 @@ class Recovery(ForwardRto):
             phase = OPEN if loss is None else loss.phase
             # RFC 5681 3.1: the window grows by what is cumulatively acknowledged; what SACK reports alone lets new
             # segments go (RFC 3042), and "the congestion window … MUST NOT be changed" by that.
-            if cc.own_recovery or (phase != RECOVERY and (ack > una or self._grows_by_sack())):
+            by_sack = loss is not None and loss.reordering and self.policy.grows_by_sack
+            if cc.own_recovery or (phase != RECOVERY and (ack > una or by_sack)):
                 sample = self._rate_sample(newest, rtt, now) if cc.wants_samples else None
                 # RFC 7661 4.3: a window of which half was used has been validated; in slow start it may grow.
                 limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
@@ -298,10 +299,6 @@ class Recovery(ForwardRto):
         loss.prr_flight = max(in_use, self.mss)
         self._proportional(loss, delivered, clean=False)  # "on every ACK during recovery": that is the first
         loss.window = max(loss.window, self.pipe + self.mss)  # RFC 6937 3: "force a fast retransmit"
-
-    def _grows_by_sack(self) -> bool:
-        """Whether the window grows by what SACK alone reports: Linux's does once order was seen to change."""
-        return self.policy.grows_by_sack and self.loss is not None and self.loss.reordering
 
     def _in_use(self, flight: int) -> int:
         """What a reduction starts from: RFC 5681's FlightSize, or the window itself (RFC 9438 4.6 knows both)."""
