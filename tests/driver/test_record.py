@@ -1,6 +1,7 @@
 """Record and replay: a run repeats, byte for byte, and a difference is found where it is."""
 
 from pathlib import Path
+from socket import AF_INET6, SO_RCVBUF, SOCK_STREAM, SOL_SOCKET
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ from umuxstack.core.config import StackConfig
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import AddressNotOurs
 from umuxstack.core.stack import Stack
+from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import Micros, millis
 from umuxstack.core.wire.address import parse
 from umuxstack.driver.addresses import to_address
@@ -111,3 +113,23 @@ async def test_the_end_of_a_host_with_live_sessions_repeats_too(tmp_path: Path) 
     assert result.stack is not None
     assert list(result.stack.sessions()) == []
     assert result.packets_out >= 4 * END_BATCH  # a SYN and a RST of each at least
+
+
+async def test_what_is_set_on_a_listener_and_tails_and_records_repeat_too(tmp_path: Path) -> None:
+    """Of what a program writes, only `write` and `write_urgent` were recorded."""
+    left, right = fake_wire()
+    async with Host(left, config(CLIENT_PREFIX)) as client:
+        with Recorder(tmp_path / "run.jsonl") as recorder:
+            async with Host(right, config(SERVER_PREFIX, SHARED), recorder=recorder) as server:
+                with server.socket_factory.socket(AF_INET6, SOCK_STREAM, 0) as listening:
+                    await listening.bind((SHARED, 80))
+                    listening.listen()
+                    listening.setsockopt(SOL_SOCKET, SO_RCVBUF, 5000)
+                    async with await client.connect(SHARED, 80) as stream:
+                        accepted = server.stack.listeners()[0].accept()  # type: ignore[union-attr]
+                        assert isinstance(accepted, TcpSession)
+                        accepted.write_more(b"and ", server.now())
+                        accepted.write_record(b"so on", server.now())
+                        server.kick()
+                        assert await stream.receive_some() == b"and so on"
+    assert replay(tmp_path / "run.jsonl").difference is None

@@ -471,6 +471,76 @@ async def test_what_is_set_on_a_listening_socket_holds_for_accepted_ones(pair: P
                 assert accepted.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE) == 1
 
 
+async def test_it_holds_from_the_handshake_on(pair: Pair) -> None:
+    """It came into force with `accept`: the SYN-ACK offered a window and a scale that the program had not allowed, and
+    what a client sent before anybody accepted was acknowledged by the stack's rules, without keep-alive."""
+    with tcp(pair.server) as listening:
+        listening.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 8192)
+        await listening.bind((SERVICE, 80))
+        listening.listen()
+        listening.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, b"newreno")
+        listening.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_TCLASS, 0xB8)
+        listening.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, 30)
+        async with await pair.client.connect(SERVICE, 80) as client:
+            syn_ack = pair.server_link.headers[0]
+            assert (syn_ack[0] & 15) << 4 | syn_ack[1] >> 4 == 0xB8
+            assert int.from_bytes(syn_ack[54:56], "big") == 8192
+            policy = next(iter(pair.server.stack.sessions())).policy  # type: ignore[union-attr]
+            assert (policy.congestion, policy.keepalive_idle, policy.receive_buffer) == ("newreno", 30_000_000, 8192)
+            assert policy.receive_buffer_max == 8192  # of the application's choice: it does not grow by itself
+            assert client.session.statistics().snd_wscale == 0
+            listening.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, 60)  # for those to come
+            accepted, _ = await listening.accept()
+            with accepted:
+                assert accepted.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE) == 30
+                assert accepted.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF) == 8192
+                accepted.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+        assert listening.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY) == 0
+
+
+async def test_it_holds_for_what_comes_by_das_as_well(pair: Pair) -> None:
+    with tcp(pair.server) as listening:
+        listening.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, b"bbr")
+        listening.listen()
+        ssa = pair.server.das(pair.server.stack.listeners()[0]).lease.address  # type: ignore[arg-type]
+        async with await pair.client.connect(text(ssa)):
+            policy = next(iter(pair.server.stack.sessions())).policy  # type: ignore[union-attr]
+            assert policy.congestion == "bbr"
+
+
+@pytest.mark.parametrize("state", ["new", "listening", "connected"])
+async def test_a_value_that_cannot_be_is_refused_when_it_is_set(pair: Pair, state: str) -> None:
+    """Before there was a session anything was taken: `connect` failed later, and `accept` raised BadArgument, which no
+    program that knows sockets expects."""
+    socket = tcp(pair.client)
+    peer = None
+    if state == "listening":
+        socket.listen()
+    elif state == "connected":
+        socket.close()
+        socket, peer = await connected(pair)
+    with socket:
+        with pytest.raises(FileNotFoundError):  # as Linux
+            socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, b"nonsense")
+        for level, name in (
+            (stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE),
+            (stdlib.IPPROTO_TCP, stdlib.TCP_KEEPCNT),
+        ):
+            before = socket.getsockopt(level, name)
+            with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+                socket.setsockopt(level, name, 0)
+            assert socket.getsockopt(level, name) == before
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            socket.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_TCLASS, 256)
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, 16).rstrip(b"\0") == b"cubic"
+        socket.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 1)  # as small as can be
+        assert 1 < socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF) < 4096
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CORK, 1)
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CORK) == 1
+    if peer is not None:
+        peer.close()
+
+
 async def test_options_that_change_nothing_are_remembered_and_unknown_ones_refused(pair: Pair) -> None:
     with tcp(pair.client) as socket, udp(pair.client) as datagrams:
         assert socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR) == 0

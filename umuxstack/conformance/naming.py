@@ -142,7 +142,7 @@ class NamingCalls:
         if socket.listener is not None:
             import attrs
 
-            socket.listener.policy = attrs.evolve(self.target.policy, **socket.policy)  # type: ignore[arg-type]
+            socket.listener.set_policy(attrs.evolve(self.target.policy, **socket.policy))  # type: ignore[arg-type]
 
     def call_accept(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> Steps:
         socket = self._socket(descriptor)

@@ -30,7 +30,7 @@ VERSION: Final = 1
 # Verbs by class; their results are compared on replay, new objects among them are numbered.
 VERBS: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
     (Stack, ("connect", "listen", "das", "revoke", "udp", "ping", "end_some", "close")),
-    (Listener, ("accept", "close")),
+    (Listener, ("set_policy", "accept", "close")),
     (
         TcpSession,
         (
@@ -39,6 +39,8 @@ VERBS: Final[tuple[tuple[type, tuple[str, ...]], ...]] = (
             "read_urgent",
             "write",
             "write_urgent",
+            "write_more",
+            "write_record",
             "configure",
             "shutdown",
             "close",

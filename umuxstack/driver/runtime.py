@@ -76,7 +76,7 @@ class Host:
         if recorder is not None and (scheme is not None or congestion):
             raise BadArgument("a run with a key file, or with an algorithm from a file, cannot be recorded")
         self._recorder = recorder
-        self._congestion = congestion
+        self.congestion: Mapping[str, type] = congestion or {}
         self.config = attrs.evolve(config, link=link.caps)
         self._link = link
         self._seed = os.urandom(32) if seed is None else seed
@@ -94,7 +94,7 @@ class Host:
         clock = Clock()
         if self._recorder is None:
             self.stack = Stack(
-                self.config, Entropy(self._seed), clock.now(), scheme=self._scheme, congestion=self._congestion
+                self.config, Entropy(self._seed), clock.now(), scheme=self._scheme, congestion=self.congestion
             )
         else:
             self.stack = self._recorder.make_stack(self.config, self._seed, clock.now())

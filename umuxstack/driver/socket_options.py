@@ -9,11 +9,15 @@ Anything else is ENOPROTOOPT: no option is accepted that would be a lie.
 import errno
 import socket as stdlib
 import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 
 from umuxstack.core.config import TcpPolicy
+from umuxstack.core.errors import BadArgument
+from umuxstack.core.listen.listener import Listener
+from umuxstack.core.tcp.congestion.registry import find
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import Micros
 from umuxstack.driver.errno_map import os_error
@@ -33,6 +37,7 @@ HOPS: Final[Option] = (_IPV6, stdlib.IPV6_UNICAST_HOPS)
 # Option -> (field of TcpPolicy, microseconds per unit of the option; 0: a plain number; -1: a truth value)
 POLICY: Final[dict[Option, tuple[str, int]]] = {
     (_TCP, stdlib.TCP_NODELAY): ("nodelay", -1),
+    (_TCP, stdlib.TCP_CORK): ("cork", -1),
     (_SOCKET, stdlib.SO_KEEPALIVE): ("keepalive", -1),
     (_TCP, stdlib.TCP_KEEPIDLE): ("keepalive_idle", 1_000_000),
     (_TCP, stdlib.TCP_KEEPINTVL): ("keepalive_interval", 1_000_000),
@@ -42,6 +47,10 @@ POLICY: Final[dict[Option, tuple[str, int]]] = {
     (_SOCKET, stdlib.SO_RCVBUF): ("receive_buffer", 0),
     (_IPV6, stdlib.IPV6_TCLASS): ("traffic_class", 0),
 }
+
+# A buffer of the application's choice does not grow by itself; one that is too small is made as large as need be.
+_BUFFERS: Final = {"send_buffer": "send_buffer_max", "receive_buffer": "receive_buffer_max"}
+_LEAST_BUFFER: Final = 2304  # bytes; Linux's
 
 # Remembered, with what they are at first.
 HARMLESS: Final[dict[Option, int]] = {
@@ -59,16 +68,31 @@ HARMLESS: Final[dict[Option, int]] = {
 
 
 class SocketOptions:
-    """The options of one socket, before and after it has a session."""
+    """The options of one socket, before and after it has a session, or listens."""
 
-    __slots__ = ("_changes", "_hop_limit", "_kind", "_linger", "_policy", "_remembered", "_session", "_unchanging")
+    __slots__ = (
+        "_algorithms",
+        "_changes",
+        "_hop_limit",
+        "_kind",
+        "_linger",
+        "_listener",
+        "_policy",
+        "_remembered",
+        "_session",
+        "_unchanging",
+    )
 
-    def __init__(self, kind: stdlib.SocketKind, policy: TcpPolicy, hop_limit: int) -> None:
-        """`policy` and `hop_limit` are the stack's, until something is set."""
+    def __init__(
+        self, kind: stdlib.SocketKind, policy: TcpPolicy, hop_limit: int, algorithms: Mapping[str, type]
+    ) -> None:
+        """`policy` and `hop_limit` are the stack's, until something is set; `algorithms` are its own, by name."""
         self._kind = kind
         self._policy = policy
         self._hop_limit = hop_limit
+        self._algorithms = algorithms
         self._changes: dict[str, Any] = {}
+        self._listener: Listener | None = None
         self._linger = (0, 0)
         self._remembered: dict[Option, int] = {}
         self._session: TcpSession | None = None
@@ -89,14 +113,19 @@ class SocketOptions:
         return attrs.evolve(self._policy, **self._changes) if self._changes else None
 
     def attach(self, session: TcpSession) -> None:
-        """There is a session now; what was set before holds for it."""
+        """There is a session now; what was set before, or while it was connecting, holds for it."""
         self._session = session
         if self._changes and session.policy != self.policy:
             session.configure(**self._changes)
 
+    def listen(self, listener: Listener) -> None:
+        """What is set, now or later, holds for the sessions that come to `listener` from then on, from their SYN on."""
+        self._listener = listener
+        if self.policy is not None:
+            listener.set_policy(self.policy)
+
     def inherit(self, listener: "SocketOptions") -> None:
-        """What was set on the listening socket holds for what it accepts. Before `attach`."""
-        self._changes.update(listener._changes)
+        """This is the socket of a session that came to `listener`'s, and brings its policy along."""
         self._remembered.update(listener._remembered)
         self._linger = listener._linger
 
@@ -141,7 +170,12 @@ class SocketOptions:
         if option == CONGESTION:
             if not isinstance(value, bytes):
                 raise os_error(errno.EINVAL, "TCP_CONGESTION takes a name")
-            self._change("congestion", value.rstrip(b"\0").decode("ascii", "replace"))
+            congestion = value.rstrip(b"\0").decode("ascii", "replace")
+            try:
+                find(congestion, self._algorithms)
+            except BadArgument as error:
+                raise os_error(errno.ENOENT, str(error)) from None
+            self._change("congestion", congestion)
             return
         if isinstance(value, bytes):
             if len(value) < _INT.size:
@@ -158,6 +192,8 @@ class SocketOptions:
             field, unit = POLICY[option]
             if number < 0:
                 raise os_error(errno.EINVAL, "negative")
+            if field in _BUFFERS:
+                number = max(number, _LEAST_BUFFER)
             self._change(field, bool(number) if unit < 0 else Micros(number * unit) if unit else number)
         elif option in HARMLESS:
             self._remembered[option] = number
@@ -172,6 +208,14 @@ class SocketOptions:
         if self._kind != stdlib.SOCK_STREAM:
             if field not in ("send_buffer", "receive_buffer", "keepalive", "hop_limit"):
                 raise os_error(errno.ENOPROTOOPT)
-        elif self._session is not None:
-            self._session.configure(**{field: value})
-        self._changes[field] = value
+            self._changes[field] = value
+            return
+        changes = {field: value}
+        if field in _BUFFERS:
+            changes[_BUFFERS[field]] = value
+        attrs.evolve(self._policy, **changes)  # a value that cannot be is refused now, not when somebody connects
+        if self._session is not None:
+            self._session.configure(**changes)
+        self._changes |= changes
+        if self._listener is not None:
+            self.listen(self._listener)

@@ -68,7 +68,7 @@ class UmuxSocket(trio.socket.SocketType):
         self._wrote_eof = False
         self._peeked = b""  # read by MSG_PEEK, not yet by anybody else
         self._peeked_datagram: Datagram | None = None
-        self.options = SocketOptions(kind, host.config.tcp, host.config.hop_limit)
+        self.options = SocketOptions(kind, host.config.tcp, host.config.hop_limit, host.congestion)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else repr(self._stream or self._listener or self._datagrams or "unbound")
@@ -210,15 +210,14 @@ class UmuxSocket(trio.socket.SocketType):
         address, port = self._bound or (UNSPECIFIED, 0)
         host = self._host
         with os_errors():
-            self._listener = UmuxListener(
-                host.stack.listen(
-                    host.now(),
-                    address=None if address == UNSPECIFIED else address,
-                    port=port,
-                    backlog=min(max(backlog, 1), 0xFFFF),
-                ),
-                host.pump,
+            listener = host.stack.listen(
+                host.now(),
+                address=None if address == UNSPECIFIED else address,
+                port=port,
+                backlog=min(max(backlog, 1), 0xFFFF),
             )
+        self.options.listen(listener)
+        self._listener = UmuxListener(listener, host.pump)
         host.kick()
 
     async def accept(self) -> tuple[trio.socket.SocketType, SocketAddress]:

@@ -14,6 +14,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
 from umuxstack.core.session.session import Door, Session
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.congestion.registry import find
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.session import TcpSession, answer_syn
 from umuxstack.core.units import TCP, Micros
@@ -49,6 +50,11 @@ class Listener(Door):
     @property
     def full(self) -> bool:
         return len(self.queue) + self.reserved >= self.backlog
+
+    def set_policy(self, policy: TcpPolicy) -> None:
+        """Sessions that come from now on have this policy, from their SYN on. Raises BadArgument."""
+        find(policy.congestion, self.ctx.congestion)
+        self.policy = policy
 
     def accept(self) -> TcpSession | None:
         """The next session whose handshake is complete, or None."""

@@ -230,7 +230,7 @@ class TcpSession(Waitable):
 
         Raises BadArgument for what it does not know, and for what the SYN has offered to the peer (timestamps, SACK,
         window scaling, ECN, …): that holds as long as the session. It is chosen before, by the policy that `connect`
-        takes, or the listener's. Nothing is changed then.
+        takes, or `Listener.set_policy`. Nothing is changed then.
         """
         self.tcb.configure(**changes)
 
