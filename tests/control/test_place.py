@@ -150,6 +150,66 @@ def test_two_stacks_that_start_at_once_do_not_both_get_the_place(tmp_path: Path)
     winner.close()
 
 
+def test_a_directory_that_was_made_for_the_socket_goes_with_it(tmp_path: Path) -> None:
+    """/tmp/umux-1000, empty, stayed after every stack of a user who has no XDG_RUNTIME_DIR."""
+    made, given = tmp_path / "umux", tmp_path / "given"
+    given.mkdir()
+    one, two = BoundSocket(made / "a.sock"), BoundSocket(given / "a.sock")
+    one.close()
+    two.close()
+    assert not made.exists()
+    assert given.exists()
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The usual directory of a user who is not root."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() or 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "umux"
+
+
+def test_the_last_of_a_user_s_stacks_removes_the_usual_directory(usual: Path) -> None:
+    first, second = BoundSocket(usual / "a.sock"), BoundSocket(usual / "b.sock")
+    first.close()
+    assert usual.exists()
+    second.close()
+    assert not usual.exists()
+    third = BoundSocket(usual / "a.sock")
+    (usual / "notes").write_text("somebody's")
+    third.close()
+    assert usual.exists()
+
+
+def test_nothing_is_left_when_it_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(PlaceError, match="too long"):
+        BoundSocket(tmp_path / "umux" / ("x" * 120))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stack_that_starts_while_another_ends_finds_its_directory(usual: Path) -> None:
+    """The directory may go between two steps of the one that starts; it makes it again."""
+    failures: list[PlaceError] = []
+
+    def come_and_go(name: str) -> None:
+        for _ in range(100):
+            try:
+                bound = BoundSocket(usual / f"{name}.sock")
+            except PlaceError as error:
+                failures.append(error)
+                return
+            assert answers(bound.path)
+            bound.close()
+
+    threads = [threading.Thread(target=come_and_go, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert not usual.exists()
+
+
 def test_the_usual_places() -> None:
     assert default_path("umux0", {}, 0) == Path("/run/umux/umux0.sock")
     assert default_path("umux0", {"XDG_RUNTIME_DIR": "/run/user/1000"}, 1000) == Path("/run/user/1000/umux/umux0.sock")

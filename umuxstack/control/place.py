@@ -26,7 +26,10 @@ BACKLOG: Final = 128
 _UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (socket(7), SO_PEERCRED)
 _SO_PEERGROUPS: Final = 59  # Linux 4.13: the supplementary groups; not in Python's socket module
 LARGEST_ID: Final = (1 << 32) - 1  # -1 as the kernel counts users and groups: nobody
-_LOCK_PATIENCE: Final = 2.0  # seconds; somebody else starts a stack in the same directory
+_LOCK_PATIENCE: Final = 2.0  # seconds; somebody else starts a stack in the same directory, or has just ended one
+
+_PAUSE: Final = 0.01  # seconds between two looks at a lock
+_TRIES: Final = 10  # looks, when all that is at stake is an empty directory
 
 
 class PlaceError(Exception):
@@ -90,9 +93,12 @@ def caller(connection: HasOptions) -> Caller:
 
 
 class BoundSocket:
-    """A listening SOCK_SEQPACKET socket with its file, which it removes on close if the file is still its own."""
+    """A listening SOCK_SEQPACKET socket with its file, which it removes on close if the file is still its own.
 
-    __slots__ = ("_identity", "path", "socket")
+    The directory goes too, once it is empty, if it was made for the socket or is the user's usual one.
+    """
+
+    __slots__ = ("_identity", "_made", "path", "socket")
 
     def __init__(self, path: Path, *, group: str | int | None = None, open_to_all: bool = False) -> None:
         """The file is its owner's alone (0600), unless a `group` may connect too (0660), or everybody (0666): the
@@ -101,10 +107,11 @@ class BoundSocket:
         self.path = path.absolute()
         gid = group_id(group)
         mode = 0o666 if open_to_all else 0o600 if gid is None else 0o660
-        _prepare_directory(self.path.parent)
+        self._made = False
+        self._identity: tuple[int, int] | None = None
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with _locked(self.path.parent):
+            with self._held_directory():
                 _remove_stale(self.path)
                 # Linux takes the mode of the file from the socket's own inode: so it is never wider than asked for.
                 os.fchmod(self.socket.fileno(), mode)
@@ -115,22 +122,42 @@ class BoundSocket:
                 self.socket.listen(BACKLOG)
                 self._identity = _identity(self.path)
         except OSError as error:
-            self.socket.close()
+            self.close()
             if error.errno == errno.ENAMETOOLONG:
                 raise BadPlace(f"the name of the control socket {self.path} is too long") from error
             raise PlaceError(f"cannot open the control socket {self.path}: {error.strerror}") from error
         except PlaceError:
-            self.socket.close()
+            self.close()
             raise
         self.socket.setblocking(False)
+
+    @contextlib.contextmanager
+    def _held_directory(self) -> Iterator[None]:
+        """The directory is there, and nobody else looks at what is in it, binds there or removes it."""
+        place = self.path.parent
+        limit = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            self._made = _prepare_directory(place) or self._made
+            with _locked(place) as held:
+                if held:
+                    yield
+                    return
+            if time.monotonic() > limit:
+                raise PlaceError(f"another process holds {place} locked; is a stack just starting there?")
+            time.sleep(_PAUSE)
 
     def close(self) -> None:
         """Idempotent."""
         self.socket.close()
-        if self._identity is not None and _identity(self.path) == self._identity:
+        identity, self._identity = self._identity, None
+        if identity is not None and _identity(self.path) == identity:
             with contextlib.suppress(OSError):
                 self.path.unlink()
-        self._identity = None
+        place, uid = self.path.parent, os.geteuid()
+        usual = identity is not None and uid != 0 and place == directory(os.environ, uid)
+        if self._made or usual:
+            _remove_if_empty(place)
+        self._made = False
 
 
 def group_id(group: str | int | None) -> int | None:
@@ -145,10 +172,12 @@ def group_id(group: str | int | None) -> int | None:
         raise BadPlace(f"there is no group {group!r}; `getent group` lists them") from None
 
 
-def _prepare_directory(place: Path) -> None:
-    """Makes it if need be; refuses one in which another user could swap the socket for his own."""
+def _prepare_directory(place: Path) -> bool:
+    """Makes it if need be, and says so; refuses one in which another user could swap the socket for his own."""
+    made = False
     try:
         place.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
+        made = True
     except FileExistsError:
         pass
     except OSError as error:
@@ -157,6 +186,10 @@ def _prepare_directory(place: Path) -> None:
         ) from error
     try:
         status = place.stat()
+    except FileNotFoundError:
+        if not place.is_symlink():
+            return made  # it went just now; whoever looks for it next sees that
+        raise BadPlace(f"{place} leads nowhere; choose another with --socket or UMUX_SOCKET") from None
     except OSError as error:
         raise PlaceError(f"cannot use the directory {place}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
@@ -167,23 +200,37 @@ def _prepare_directory(place: Path) -> None:
             f"other users can change the directory {place}, so the control socket would not be safe there; "
             f"run `chmod go-w {place}` or choose another with --socket"
         )
+    return made
+
+
+def _remove_if_empty(place: Path) -> None:
+    """Who is just starting there holds it, and will remove it in turn; or finds that it is gone, and makes it again."""
+    with contextlib.suppress(OSError):
+        for _ in range(_TRIES):
+            with _locked(place) as held:
+                if held:
+                    place.rmdir()
+                    return
+            if not place.exists():
+                return
+            time.sleep(_PAUSE)
 
 
 @contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """One stack at a time looks at what is in the directory and binds there."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _locked(place: Path) -> Iterator[bool]:
+    """Whether the directory is locked, and is still there: False if another process has it, or it was removed."""
     try:
-        limit = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > limit:
-                    raise PlaceError(f"another process holds {place} locked; is a stack just starting there?") from None
-                time.sleep(0.02)
-        yield
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        held = False
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(descriptor)
+            held = _identity(place.resolve()) == (status.st_dev, status.st_ino)
+        yield held
     finally:
         os.close(descriptor)
 
