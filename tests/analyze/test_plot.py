@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from umuxstack.analyze.plot import draw, goodput, panels
+from umuxstack.analyze.plot import BLUE, ORANGE, draw, goodput, lives, panels
 from umuxstack.cli.parser import parse
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import millis, minutes
@@ -51,6 +51,29 @@ def test_a_log_tells_what_the_session_did_in_qlogs_words(tmp_path: Path) -> None
     assert acked[-1] == 200_002  # SYN, content, FIN
     moments = [event["name"] for event in read(tmp_path / "leases.qlog")[1]]
     assert moments.index("umux:lease_opened") < moments.index("umux:session_established")
+
+
+def test_the_address_of_a_ping_or_of_datagrams_is_no_waiting_one(tmp_path: Path) -> None:
+    """They know no handshake, so nothing said that their session had begun: an EA was drawn as waiting for ever."""
+    with Network(seed=5) as net:
+        client, _ = net.hosts("client", "server")
+        log = QlogWriter(client.stack, tmp_path)
+        echo = client.ping("2001:db8:2::1", b"there?")
+        socket = client.udp()
+        client.send_to(socket, b"there?", "2001:db8:2::1")
+        refused = client.connect("2001:db8:2::1")
+        net.run_for(millis(500))
+        client.close(echo)
+        client.abort(refused)
+        net.run_for(millis(500))
+        for event in client.events:
+            log.note(event)
+        log.close()
+    _, events = read(tmp_path / "leases.qlog")
+    panel = lives(events)
+    assert panel is not None
+    colours = {bar.name: [colour for _, _, colour in bar.phases] for bar in panel.bars}
+    assert colours == {echo.lease.name: [BLUE], "ea.2": [BLUE], refused.lease.name: [ORANGE]}
 
 
 @pytest.mark.rule("UM-34")

@@ -19,8 +19,8 @@ class EventKind(StrEnum):
     LEASE_OPENED = "lease_opened"  # an address became valid
     LEASE_RETIRING = "lease_retiring"  # the application has closed; TCP still finishes
     LEASE_ENDED = "lease_ended"  # nobody holds the address any more
-    SESSION_OPENED = "session_opened"  # handshake begun by us, or SYN taken
-    SESSION_ESTABLISHED = "session_established"
+    SESSION_OPENED = "session_opened"  # handshake begun by us, or the first datagram or echo request
+    SESSION_ESTABLISHED = "session_established"  # at once where there is no handshake
     SESSION_TROUBLED = "session_troubled"  # a soft error: R1 retransmissions, or an ICMPv6 error; see reason
     SESSION_ENDED = "session_ended"
 

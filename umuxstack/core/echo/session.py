@@ -43,6 +43,7 @@ class EchoSession(Session):
         self._pending: dict[int, Micros] = {}
         self._replies: deque[EchoReply] = deque(maxlen=OUTSTANDING)
         ctx.note(now, EventKind.SESSION_OPENED, lease, pair)
+        ctx.note(now, EventKind.SESSION_ESTABLISHED, lease, pair)  # there is no handshake to wait for
 
     @property
     def readable(self) -> bool:

@@ -113,6 +113,7 @@ class UdpSession(Session):
             self.register()
         ctx.timers.arm(self, Micros(now + ctx.config.udp_idle))
         ctx.note(now, EventKind.SESSION_OPENED, lease, pair)
+        ctx.note(now, EventKind.SESSION_ESTABLISHED, lease, pair)  # there is no handshake to wait for
 
     def send(self, data: bytes, now: Micros) -> None:
         self.used_at = now
