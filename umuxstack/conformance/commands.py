@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance.outcome import UnsupportedConstruct
-from umuxstack.conformance.symbols import PROC_STATES
+from umuxstack.conformance.symbols import PROC_STATES, TFO_KEY
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import millis, seconds
@@ -27,11 +27,11 @@ class Effect:
     policy: Change = attrs.field(factory=dict)
     link_up: bool | None = None
     queue_up: bool | None = None  # False: the sending host's own queue drops all; what comes in still comes
-    setting: tuple[str, int] | None = None  # of the sockets' layer, not TCP's: its name and value
+    settings: dict[str, int] = attrs.field(factory=dict)  # of the sockets' layer, not TCP's
     probe: str = ""  # a state's name; "" no probe
     drops_time_wait: bool = False  # what is in TIME-WAIT is forgotten
     counters: bool = False  # nstat -n: from now on counters count from 0
-    counter: tuple[str, int] | None = None  # (name, value) that must hold
+    counter: tuple[str, int | None] | None = None  # (name, value) that must hold; None: any but 0
 
 
 def _flag(name: str, *, on: tuple[int, ...] = (1,)) -> Callable[[int], Change]:
@@ -63,9 +63,9 @@ def _freebsd_ecn(value: int) -> Change:
 
 
 def _fast_open(value: int) -> Change:
-    if value & 0x606:  # who needs no cookie
-        raise UnsupportedConstruct("")
-    return {}
+    """Linux's bits: 1, 2: clients and servers may; 4, 0x200: they need no cookie; 0x400: all listeners do."""
+    queue = FAST_OPEN_QUEUE if value & 0x402 == 0x402 else 0
+    return {"fast_open_queue": queue, "fast_open_cookies": not value & 0x204}
 
 
 def _linux_ecn(value: int) -> Change:
@@ -130,7 +130,8 @@ _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.mssdflt": _nothing,
     "net.inet.tcp.isn_reseed_interval": _nothing,
     "net.inet.tcp.fastopen.client_enable": _only(0, 1),
-    "net.inet.tcp.fastopen.server_enable": _only(0),
+    "net.inet.tcp.fastopen.server_enable": _only(0, 1),
+    "net.inet.tcp.fastopen.psk_enable": _only(0),
     "net.inet.icmp.icmplim": _nothing,
     "net.inet.icmp.icmplim_jitter": _nothing,
     "net.inet6.icmp6.errppslimit": _nothing,
@@ -188,7 +189,8 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_invalid_ratelimit": lambda v: {"challenge_acks_per_second": 1000 // v if v else 1000},
     "tcp_challenge_ack_limit": _nothing,
     "tcp_fastopen": _fast_open,
-    "tcp_fastopen_key": _nothing,
+    "tcp_tw_reuse": _nothing,
+    "tcp_tw_reuse_delay": _nothing,
     "tcp_fastopen_blackhole_timeout_sec": _nothing,
     "tcp_fastopen_blackhole_detect_timeout_sec": _nothing,
     "tcp_notsent_lowat": _nothing,
@@ -226,7 +228,14 @@ DEFAULTS: Final[Change] = {
     "ecn": False,
 }
 
+SELFTEST_FAST_OPEN: Final = 0x3
+GOOGLE_FAST_OPEN: Final = 0x403
+
 IPV4_HEADERS: Final = 40  # with TCP's, without options
+
+FAST_OPEN_QUEUE: Final = 64  # of a listener that says nothing of it
+# Sysctls that the sockets' layer of the runner looks at, some of them beside TCP
+_SETTINGS: Final = ("tcp_tw_reuse", "tcp_tw_reuse_delay", "tcp_notsent_lowat", "tcp_fastopen")
 
 _CONGESTION: Final = {"cubic": "cubic", "reno": "newreno", "newreno": "newreno", "bbr": "bbr"}
 
@@ -235,7 +244,7 @@ _IGNORED: Final = re.compile(
     r"""(
       /tmp/sysctl_restore\S* | ip\s+tcp_metrics\s+flush.* | ip\s+-6\s+tcp_metrics.* | sync | true | \./clean\S*
     | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
-    | (sudo\s+)?ethtool\s+-K\s+\S+\s+.* | nstat\s*(>.*)?
+    | (sudo\s+)?ethtool\s+-K\s+\S+\s+.*
     | tcpdump(\s.*)? | (p?killall|pkill)\s+(-\S+\s+)*tcpdump | dmesg(\s.*)?
     | kldload\s+-n\s+cc_\w+ | sleep\s+[\d.]+ | /bin/(rm|dd)\s.* | rm\s+-f\s.* | dd\s.* | ulimit\s.*
     | ip\s+link\s+set\s+dev\s+tun0\s+(gso|gro|tso)_\S+\s.* | cat\s+/proc/net/\S+ | route\s+flush\s+.*
@@ -283,18 +292,20 @@ def _line(line: str) -> Effect:
     if re.fullmatch(r"umux\s+link\s+(up|down)", line):
         return Effect(link_up=line.endswith("up"))
     if re.fullmatch(r"\S*defaults\.sh", line):
-        return Effect(dict(DEFAULTS))
+        bits = SELFTEST_FAST_OPEN if line == "./defaults.sh" else GOOGLE_FAST_OPEN
+        return Effect(DEFAULTS | {"fast_open_key": TFO_KEY} | _fast_open(bits), settings={"tcp_fastopen": bits})
+    if "./setkey" in line:
+        raise UnsupportedConstruct("a Fast Open key of FreeBSD's")
     if "setkey" in line or "tcpmd5" in line:
         raise UnsupportedConstruct("TCP MD5")
-    setting = re.search(r"\b(tcp_tw_reuse|tcp_tw_reuse_delay|tcp_notsent_lowat|tcp_fastopen)\s*[= ]\s*(\d+)\s*$", line)
-    if setting:
-        return Effect(setting=(setting[1], int(setting[2])))
     route = re.fullmatch(r"ip\s+route\s+(?:add|change)\s.*\badvmss\s+(\d+)(?:\s+mtu\s+lock\s+(\d+))?", line)
     if route:
         return Effect({"mss": min(int(route[1]), int(route[2] or 1 << 16) - IPV4_HEADERS)})
     found = linux_sysctls(line)
     if found:
-        return Effect(_merge(_linux_setting(name, value) for name, value in found))
+        named = ((re.split(r"[./]", name)[-1], value) for name, value in found)
+        settings = {name: int(value, 0) for name, value in named if name in _SETTINGS}
+        return Effect(_merge(_linux_setting(name, value) for name, value in found), settings=settings)
     pairs = re.findall(r"((?:net\.inet6?|kern)\.[\w.]+)\s*=\s*(\S+)", line)
     if pairs:
         return Effect(_merge(_freebsd_setting(name, value) for name, value in pairs))
@@ -331,13 +342,13 @@ def _probe(line: str) -> Effect | None:
     match = _NETSTAT.search(line)
     if match:
         return Effect(probe=match[1].replace("_", "-").replace("SYN-RECV", "SYN-RECEIVED"))
-    if re.fullmatch(r"nstat\s+-n\s*", line):
+    if re.fullmatch(r"nstat(\s+-n)?\s*", line):
         return Effect(counters=True)
-    match = re.search(r"nstat\s*(?:-\w+\s*)*\|\s*grep\s+(\w+)\s*\|\s*grep\s+-q\s+\"\s*(\d+)", line)
+    match = re.search(r"nstat\s*(?:-\w+\s*)*\|\s*grep\s+(?:-q\s+)?(\w+)\s*(?:\|\s*grep\s+-q\s+\"\s*(\d+)|$)", line)
     if match:
         if match[1] not in KERNEL_COUNTERS:
             raise UnsupportedConstruct(f"counter {match[1]}")
-        return Effect(counter=(match[1], int(match[2])))
+        return Effect(counter=(match[1], int(match[2]) if match[2] else None))
     return None
 
 
@@ -370,6 +381,8 @@ def _linux_setting(path: str, value: str) -> Change:
     name = re.split(r"[./]", path)[-1]
     if name == "tcp_congestion_control":
         return {"congestion": _algorithm(value)}
+    if name == "tcp_fastopen_key":
+        return {"fast_open_key": value.partition(",")[0].replace("-", "")}
     if name in ("tcp_rmem", "tcp_wmem"):
         numbers = [int(n) for n in value.split()]
         if len(numbers) == 3:

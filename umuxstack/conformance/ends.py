@@ -49,6 +49,14 @@ class Ends(ABC):
     burst: int = 0
     call_time: int = 0
 
+    def cookie(self, name: bytes, flow: Flow) -> bytes:
+        """A Fast Open cookie as the subject would write it for this client."""
+        return name
+
+    def learn_cookie(self, name: bytes, cookie: bytes, flow: Flow) -> None:
+        """The subject gave `cookie`, and the script calls it `name`."""
+        return
+
     def __init__(self, *, mtu: int, seed: str, now: Micros) -> None:
         self.mtu = mtu
         self.now = now

@@ -174,7 +174,9 @@ class NamingCalls:
     def call_connect(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> Steps:
         socket = self._socket(descriptor)
         host, port = self._address(address, PEERS["peer"], self.connect_port)
-        if host is None or isinstance(address, int):
+        if isinstance(address, int):
+            return self._disconnect(socket)
+        if host is None:
             raise UnsupportedConstruct("AF_UNSPEC")
         if socket.kind == "datagram":
             if socket.udp is None:
@@ -205,6 +207,15 @@ class NamingCalls:
         problem = socket.take_error()
         if problem:
             raise CallError(problem)
+        return 0
+
+    def _disconnect(self, socket: Socket) -> int:
+        """To connect to nothing at all (AF_UNSPEC) ends what there is at once; the socket may connect again."""
+        if socket.kind != "stream" or socket.listener is not None:
+            raise UnsupportedConstruct("AF_UNSPEC")
+        if socket.session is not None:
+            socket.session.abort(self.target.now)
+        socket.session, socket.connecting, socket.told, socket.queue = None, False, False, None
         return 0
 
     def _open(self, socket: Socket, host: Address, port: int, early: bytes = b"") -> TcpSession:

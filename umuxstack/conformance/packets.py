@@ -70,7 +70,9 @@ def check_supported(packet: Packet) -> None:
             match option:
                 case UnknownOption(name):
                     raise UnsupportedConstruct(f"TCP option {name}")
-                case FastOpen(experimental=True):
+                case FastOpen(experimental=True) if (
+                    packet.direction is Direction.OUT and not packet.flags & TcpFlags.ACK
+                ):
                     raise UnsupportedConstruct("TCP Fast Open's experimental option")
                 case Md5():
                     raise UnsupportedConstruct("TCP MD5")
@@ -226,11 +228,19 @@ class Packets:
 
     def _options(self, packet: TcpPacket, flow: Flow) -> tuple[TcpOption, ...]:
         options = flow.options_to_live(packet.options or ())
+        if packet.flags & (TcpFlags.SYN | TcpFlags.ACK) == TcpFlags.SYN:
+            options = tuple(self._cookie(option, flow) for option in options)
         if self.wiring.ipv4 and packet.flags & TcpFlags.SYN and not any(isinstance(option, Mss) for option in options):
             # Who says nothing in IPv4 means this, and in IPv6 more than twice as much.
             if len(wire.build_options(options)) <= 36:
                 return (Mss(DEFAULT_MSS), *options)
         return options
+
+    def _cookie(self, option: TcpOption, flow: Flow) -> TcpOption:
+        """A Fast Open cookie that the stack has given, or would give: scripts have names of their own for them."""
+        if not isinstance(option, FastOpen) or not option.cookie:
+            return option
+        return attrs.evolve(option, cookie=self.target.cookie(option.cookie, flow))
 
     def _payload(self, length: int) -> bytes:
         return bytes(length)
@@ -284,6 +294,8 @@ class Packets:
                 last = following
                 merged += 1
         flow = self._outbound_flow(actual, expected)
+        if isinstance(expected, TcpPacket) and isinstance(actual, wire.Segment) and flow is not None:
+            expected = self._granted(expected, actual, flow)
         differences = self._compare(expected, actual, flow, merged)
         if differences:
             raise Mismatch(
@@ -291,6 +303,16 @@ class Packets:
                 describe(expected, differences, actual, flow),
             )
         return first.time
+
+    def _granted(self, expected: TcpPacket, actual: wire.Segment, flow: Flow) -> TcpPacket:
+        """`expected` with the Fast Open cookie that the stack gives, where the script says that it gives one."""
+        if expected.flags & 0x12 != 0x12 or not any(isinstance(option, FastOpen) for option in expected.options or ()):
+            return expected
+        given = next((option.cookie for option in actual.options if isinstance(option, FastOpen)), b"")
+        for option in expected.options or ():
+            if isinstance(option, FastOpen) and given:
+                self.target.learn_cookie(option.cookie, given, flow)
+        return attrs.evolve(expected, options=tuple(self._cookie(option, flow) for option in expected.options or ()))
 
     def _continues(self, whole: wire.Segment, last: wire.Segment, candidate: Sent, first: Sent) -> bool:
         """Whether `candidate` is the rest of a burst that one expected line describes."""

@@ -32,7 +32,7 @@ from umuxstack.conformance.script import (
 )
 from umuxstack.conformance.sockets import CallError
 from umuxstack.conformance.subject import MakeSubject, Setup, Steps
-from umuxstack.conformance.symbols import ANY, errno_of, evaluate
+from umuxstack.conformance.symbols import ANY, TFO_COOKIE, TFO_COOKIE_ZERO, errno_of, evaluate
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.network import pmtu
 from umuxstack.core.personality import personality
@@ -49,8 +49,8 @@ PLATFORMS: Final = {"linux": "linux", "freebsd": "freebsd"}
 DEFINES: Final = {
     "CMSG_LEVEL_IP": "SOL_IP",
     "CMSG_TYPE_RECVERR": "IP_RECVERR",
-    "TFO_COOKIE": "3021b9d889017eeb",
-    "TFO_COOKIE_ZERO": "b7c12350a90dc8f5",
+    "TFO_COOKIE": TFO_COOKIE,
+    "TFO_COOKIE_ZERO": TFO_COOKIE_ZERO,
 }
 
 

@@ -101,6 +101,13 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
     elif option == (TCP, stdlib.TCP_FASTOPEN) and calls.target.policy.bsd_options:
         socket.policy["fast_open"] = bool(given)  # BSD's, for clients; Linux's is for listeners
         socket.remembered[option] = given
+    elif option == (TCP, stdlib.TCP_FASTOPEN) and isinstance(given, int):
+        socket.policy["fast_open_queue"] = max(given, 0) if calls.target.serves_fast_open else 0
+    elif option == (TCP, OWN["TCP_FASTOPEN_KEY"]):
+        key = given if isinstance(given, bytes) else b""
+        if len(key) not in (16, 32):
+            raise CallError(errno.EINVAL)
+        socket.policy["fast_open_key"] = key[:16].hex()
     elif option in _POLICY and isinstance(given, int):
         _set_policy(calls, socket, option, given)
     elif option in _HARMLESS:

@@ -29,6 +29,11 @@ from umuxstack.conformance.value import (
     Word,
 )
 
+# What Linux's runner calls the Fast Open cookie of its common key, and that of a key of zeros.
+TFO_COOKIE: Final = "3021b9d889017eeb"
+TFO_KEY: Final = "a1a1a1a1b2b2b2b2c3c3c3c3d4d4d4d4"
+TFO_COOKIE_ZERO: Final = "b7c12350a90dc8f5"
+
 _FOREIGN: Final = (
     *("TCP_KEEPINIT", "TCP_NOOPT", "TCP_NOPUSH", "TCP_FUNCTION_BLK", "TCP_MAXUNACKTIME", "TCP_FASTOPEN_KEY"),
     *("TCP_INQ", "TCP_CM_INQ", "SO_ZEROCOPY", "SO_TIMESTAMPING", "SO_MAX_PACING_RATE", "TCP_TX_DELAY"),

@@ -16,11 +16,13 @@ from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.reordering import Look, Reordering
 from umuxstack.conformance.send_queue import SendQueue
 from umuxstack.conformance.spent import Spent
+from umuxstack.conformance.symbols import TFO_COOKIE, TFO_COOKIE_ZERO, TFO_KEY
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.errors import AddressInUse, PoolExhausted
 from umuxstack.core.legacy.ports import PortMux
 from umuxstack.core.network.offload import finish
 from umuxstack.core.network.pmtu import MINIMUM
+from umuxstack.core.session.fast_open import mint
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.quiet import Quiet
@@ -30,6 +32,8 @@ from umuxstack.core.units import NEVER, Address, Micros, seconds
 
 START: Final = Micros(1_000_000_000)  # the clock when a script begins: far from 0, where a lazy check would pass
 LIVELOCK: Final = 200_000  # steps in which no time passes
+# Cookies that scripts name, and the key that makes them: Linux's, of the common settings and of one that is all zeros.
+COOKIE_KEYS: Final = {TFO_COOKIE: TFO_KEY, TFO_COOKIE_ZERO: "00" * 16}
 PATIENCE: Final = seconds(7 * 24 * 3600)
 
 
@@ -57,7 +61,10 @@ class Target(Ends):
         self.orders: dict[TcpSession, Reordering] = {}
         self.notices: dict[TcpSession, Notices] = {}
         self.fast_open = True  # clients may (Linux's tcp_fastopen, its first bit)
+        self.serves_fast_open = False  # and so may servers (its second)
         self.early: dict[TcpSession, int] = {}  # where the data ends that went with a SYN
+        self.cookies: dict[bytes, bytes] = {}  # those that the stack gave, by what the script calls them
+        self.cookie_keys = {bytes.fromhex(name): key for name, key in COOKIE_KEYS.items()}
         self._steps = 0
         self.notsent_lowat = 1 << 32  # of sockets that say nothing of it
         self.reuse_after = -1  # microseconds in TIME-WAIT after which a four-tuple with timestamps may be used again
@@ -210,7 +217,17 @@ class Target(Ends):
         """How much data may go with a SYN to there: none without a cookie (RFC 7413)."""
         ctx = self.stack._ctx
         limit = ctx.pmtu.get(peer, self.now) - HEADERS
-        return ctx.cookies.room(peer + HERE, min(limit, mss or limit), self.now)
+        free = not self.policy.fast_open_cookies
+        return ctx.cookies.room(peer + HERE, min(limit, mss or limit), self.now, free=free)
+
+    def cookie(self, name: bytes, flow: Flow) -> bytes:
+        if name in self.cookie_keys:
+            return mint(self.stack._ctx.entropy, self.cookie_keys[name], flow.remote + flow.local, 0)
+        return self.cookies.get(name, name)
+
+    def learn_cookie(self, name: bytes, cookie: bytes, flow: Flow) -> None:
+        if name not in self.cookie_keys:
+            self.cookies.setdefault(name, cookie)
 
     def connect_from_ea(self, peer: Address, port: int, policy: TcpPolicy | None) -> TcpSession:
         return self.stack.connect(peer, port, self.now, policy=policy)

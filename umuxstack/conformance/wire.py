@@ -33,6 +33,7 @@ _IP: Final = struct.Struct(">IHBB16s16s")
 _TCP: Final = struct.Struct(">HHIIHHHH")
 _UDP: Final = struct.Struct(">HHHH")
 _ICMP: Final = struct.Struct(">BBHI")
+FAST_OPEN_ID: Final = b"\xf9\x89"  # RFC 7413 4.1.1, RFC 6994: in an option of the kind 254
 
 
 class Unsound(Exception):
@@ -196,6 +197,8 @@ def _read_option(kind: int, data: bytes) -> TcpOption:
         return Timestamps(*struct.unpack(">II", data))
     if kind == 34:
         return FastOpen(data)
+    if kind == 254 and data[:2] == FAST_OPEN_ID:
+        return FastOpen(data[2:], experimental=True)
     return UnknownOption(f"kind {kind}", data.hex())
 
 
@@ -247,6 +250,8 @@ def build_options(options: tuple[TcpOption, ...]) -> bytes:
                 raw += struct.pack(">BBII", 8, 10, (value or 0) & 0xFFFFFFFF, (echo or 0) & 0xFFFFFFFF)
             case FastOpen(cookie, False):
                 raw += bytes((34, 2 + len(cookie))) + cookie
+            case FastOpen(cookie, True):
+                raw += bytes((254, 4 + len(cookie))) + FAST_OPEN_ID + cookie
             case _:
                 raise ValueError(f"TCP option {type(option).__name__}")
     raw += bytes(-len(raw) % 4)

@@ -122,6 +122,11 @@ class TcpPolicy:
     round_receive_buffer: bool = False  # up to whole segments, once the handshake is complete
     early_window_updates: bool = False  # once a quarter of the buffer was read, though over half is still offered (BSD)
     fast_open: bool = False  # RFC 7413, as a client: asks for cookies, and sends early data with the SYN
+    fast_open_queue: int = (
+        0  # as a server: so many connections are accepted before their handshake is complete; 0: none
+    )
+    fast_open_cookies: bool = True  # and a SYN's data is taken, and sent, only with a cookie; False: in closed networks
+    fast_open_key: str = ""  # in hexadecimal, for the cookies of servers that share an address; "": the stack's own
     remember_refusals: bool = True  # RFC 7413 4.1.3: and asks no server again for a while that gave none (Linux does)
     icmp_aborts: bool = True  # RFC 9293 3.9.2.2: hard errors abort a connection that is being opened
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
@@ -131,6 +136,7 @@ class TcpPolicy:
     delays_fin_ack: bool = False  # a FIN behind data that was acknowledged waits as a segment does
     answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)
     resets_by_ack: bool = False  # data after the application's close: answered as if the connection were gone
+    window_in_resets: bool = False  # a reset that we begin says our window (Linux); RFC 9293 gives it no meaning
     rack_by_sequence: bool = False  # RACK.rtt of the last range acknowledged (Linux); RFC 8985 6.2: of the latest sent
     checks_syn_echo: bool = False  # a SYN-ACK must echo a timestamp that was sent (Linux); else it is answered by RST
     sacks_whole_segments: bool = False  # SACK of a part of a segment says nothing (Linux); RFC 6675 counts octets
@@ -158,6 +164,12 @@ class TcpPolicy:
 
     def __attrs_post_init__(self) -> None:
         _check_least(self, _TCP_LEAST)
+        try:
+            usable = len(bytes.fromhex(self.fast_open_key)) <= 64
+        except ValueError:
+            usable = False
+        if not usable:
+            raise BadArgument("fast_open_key is not up to 64 octets in hexadecimal")
         if self.rto_min > self.rto_max:
             raise BadArgument("rto_min is above rto_max")
 

@@ -45,6 +45,7 @@ LINUX: Final = TcpPolicy(
     grows_by_sack=True,
     reduces_window=True,
     counts_segments=True,
+    window_in_resets=True,
     rack_by_sequence=True,
     checks_syn_echo=True,
     sacks_whole_segments=True,

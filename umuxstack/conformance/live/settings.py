@@ -109,6 +109,6 @@ def _plain(line: str) -> list[Effect]:
     for effect in effects:
         if effect.counters or effect.counter is not None:
             raise UnsupportedConstruct("nstat")
-        if attrs.evolve(effect, link_up=None, queue_up=None, probe="") != Effect():
+        if attrs.evolve(effect, link_up=None, queue_up=None, probe="", settings={}) != Effect():
             raise UnsupportedConstruct(f"command `{' '.join(line.split()[:2])}`")
     return effects

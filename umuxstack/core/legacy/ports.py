@@ -16,8 +16,10 @@ from umuxstack.core.listen.cookies import CookieJar
 from umuxstack.core.listen.listener import Listener, read_syn, vanish
 from umuxstack.core.network.endpoint import Receiver
 from umuxstack.core.session.context import Context
+from umuxstack.core.session.fast_open import ROTATION, is_ours, mint
 from umuxstack.core.session.session import Session, Stage
 from umuxstack.core.tcp.connection import Connection
+from umuxstack.core.tcp.opening import NO_FAST_OPEN, FastOpen
 from umuxstack.core.tcp.quiet import Quiet
 from umuxstack.core.tcp.session import answer_syn
 from umuxstack.core.udp.session import Binding, UdpSocket
@@ -25,6 +27,7 @@ from umuxstack.core.units import ICMPV6, TCP, UDP, Address, Micros
 from umuxstack.core.wire import extension, icmpv6
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.checksum import checksum_ok
+from umuxstack.core.wire.tcp_options import Options
 
 # RFC 6056 3.2: 1024 … 65535, as many as possible
 FIRST_PORT: Final = 1024
@@ -189,7 +192,7 @@ class PortMux(Stage):
 class PortListener(Listener):
     """An ordinary listening socket on a shared address and port."""
 
-    __slots__ = ("half_open", "jar", "mux")
+    __slots__ = ("early", "half_open", "jar", "mux")
 
     def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, mux: PortMux) -> None:
         super().__init__(ctx, number, name, port, backlog)
@@ -199,6 +202,7 @@ class PortListener(Listener):
             raise AddressInUse(f"TCP port {port} of this address is in use")
         self.mux = mux
         self.half_open: list[Connection] = []
+        self.early: list[Connection] = []  # accepted before their handshake was complete (RFC 7413)
         self.jar: CookieJar | None = None  # since the first flood
         mux.listeners[port] = self
 
@@ -234,9 +238,27 @@ class PortListener(Listener):
                 jar = self.jar = CookieJar(ctx)
             jar.answer(pair, syn, self.policy.hop_limit, now)
             return
-        session = answer_syn(ctx, pair, self.mux.lease, syn[0], syn[1], self.policy, now)
+        fast_open = NO_FAST_OPEN
+        if self.policy.fast_open_queue:
+            fast_open = self._fast_open(pair, syn[1][3], buf[offset + (buf[offset + 12] >> 2 & 0x3C) : end], now)
+        session = answer_syn(ctx, pair, self.mux.lease, syn[0], syn[1], self.policy, now, fast_open)
         session.door = self
-        self._hold(session)
+        if fast_open.data is None:
+            self._hold(session)
+        else:
+            self.mux.add(session)
+            self.early.append(session)
+            self.enqueue(session)
+
+    def _fast_open(self, pair: bytes, options: Options, data: bytes, now: Micros) -> FastOpen:
+        """RFC 7413 4.2.2. With too many handshakes outstanding the SYN is answered as if it had come without."""
+        policy, cookie = self.policy, options.cookie
+        if len(self.early) >= policy.fast_open_queue or (cookie is None and (policy.fast_open_cookies or not data)):
+            return NO_FAST_OPEN
+        entropy, key = self.ctx.entropy, policy.fast_open_key
+        if not policy.fast_open_cookies or (cookie and is_ours(entropy, key, pair, cookie, now)):
+            return FastOpen(data, None, experimental=False)
+        return FastOpen(None, mint(entropy, key, pair, now // ROTATION), experimental=options.experimental)
 
     def _hold(self, session: Connection) -> None:
         self.mux.add(session)
@@ -244,6 +266,10 @@ class PortListener(Listener):
 
     def on_established(self, session: Session, now: Micros) -> bool:
         assert isinstance(session, Connection)
+        if session in self.early:
+            self.early.remove(session)
+            session.door = None
+            return True
         if self.closed or self.full:
             return False
         self.half_open.remove(session)
@@ -252,8 +278,9 @@ class PortListener(Listener):
         return True
 
     def on_ended(self, session: Session, now: Micros) -> None:
-        if session in self.half_open:
-            self.half_open.remove(session)
+        for sessions in (self.half_open, self.early):
+            if session in sessions:
+                sessions.remove(session)
 
     def _retire(self, now: Micros) -> None:
         if self.mux.listeners.get(self.port) is self:

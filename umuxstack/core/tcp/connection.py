@@ -101,7 +101,7 @@ class Connection(IcmpErrors):
         state = self.state
         nxt = self.rcv_nxt
         if state < st.ESTABLISHED:
-            if state != st.SYN_RECEIVED or ack != self.snd_nxt or self.door is None or fin:
+            if state != st.SYN_RECEIVED or ack != self.snd_nxt or self.door is None or fin or self.cc is not None:
                 return False
         elif (fin or start < end) and (state not in MORE_TO_COME or nxt + end - start + fin > self.rcv_adv):
             return False
@@ -189,7 +189,7 @@ class Connection(IcmpErrors):
             drops[Drop.OUT_OF_WINDOW] += 1
             if flags & wire.RST:
                 return
-            if state == st.SYN_RECEIVED and flags & (wire.SYN | wire.ACK) == wire.SYN and seq + 1 == nxt:
+            if state == st.SYN_RECEIVED and flags & (wire.SYN | wire.ACK) == wire.SYN and seq == self.snd_wl1:
                 self._send_syn(now)  # the peer's SYN again: our SYN-ACK was lost
                 return
             if size and self.use_sack and seq < nxt:
@@ -230,9 +230,12 @@ class Connection(IcmpErrors):
                 return
             self._take_stamp(options, seq, now)
             tsecr = options.tsecr if options is not None and options.timestamp else -1
-            if not self._handshake_done(ack, seq, window, tsecr, now):
+            if self.cc is not None:
+                self._confirmed(tsecr, now)
+                state = st.ESTABLISHED
+            elif not self._handshake_done(ack, seq, window, tsecr, now):
                 return
-        else:
+        if state != st.SYN_RECEIVED:
             window <<= self.snd_wscale
             if ack > self.snd_nxt or ack < self.snd_una - max(self.max_window, 65535):
                 # RFC 5961 5.2: outside SND.UNA - MAX.SND.WND … SND.NXT: challenge ACK and drop.

@@ -14,7 +14,7 @@ from umuxstack.core.session.fast_open import REFUSED
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.isn import flow_label, session_secret, timestamp_offset
 from umuxstack.core.tcp.seq import MASK
-from umuxstack.core.tcp.tcb import HEADERS, Tcb
+from umuxstack.core.tcp.tcb import HEADERS, SYN_DATA, Tcb
 from umuxstack.core.units import NEVER, TCP, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
@@ -107,8 +107,11 @@ class Emitter(Tcb):
             and self.snd_una < self.snd_nxt
         )
 
-    def _send_syn(self, now: Micros) -> None:
-        """SYN or SYN-ACK, by the state. A SYN-ACK offers what the peer's SYN offered (RFC 7323 1.3, 2.2)."""
+    def _send_syn(self, now: Micros, grant: bytes | None = None, *, experimental: bool = False) -> None:
+        """SYN or SYN-ACK, by the state. A SYN-ACK offers what the peer's SYN offered (RFC 7323 1.3, 2.2).
+
+        `grant`: a Fast Open cookie that a SYN-ACK brings; the one that is sent again does without (RFC 7413 4.2).
+        """
         policy = self.policy
         answering = self.state == st.SYN_RECEIVED
         timestamps = None
@@ -126,7 +129,7 @@ class Emitter(Tcb):
         mss = mtu - HEADERS
         if policy.mss:
             mss = min(mss, policy.mss)
-        cookie = self._cookie(now) if policy.fast_open else None
+        cookie = self._cookie(now) if policy.fast_open and not answering else grant
         options = tcp_options.syn(
             mss if policy.announce_mss else 0,
             window_scale=scale,
@@ -134,6 +137,7 @@ class Emitter(Tcb):
             timestamps=timestamps,
             bsd=policy.bsd_options,
             cookie=cookie,
+            experimental=experimental,
         )
         # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
         window = self._syn_window()
@@ -146,18 +150,21 @@ class Emitter(Tcb):
                 flags |= wire.ECE
         elif policy.ecn_asks and self.retries <= policy.ecn_syn_retries and self._hears_ecn():
             flags |= wire.ECE | wire.CWR  # RFC 3168 6.1.1.1: without ECN when such SYNs go unanswered
-        self.syn_flags = flags
+        self.syn_flags = flags | self.syn_flags & SYN_DATA
         if flags & wire.ECE and (policy.ecn_plus == 2 or (policy.ecn_plus and answering and not self.retries)):
             self.first_word |= ECT0
-        self._emit_with_options(flags, self.iss, options, window, self._early(mss, now) if cookie else b"")
+        free = policy.fast_open and not policy.fast_open_cookies and self.lease.kind == SHARED and not self.retries
+        early = self._early(mss, now, free=free) if (cookie or free) and not answering else b""
+        self._emit_with_options(flags, self.iss, options, window, early)
         if policy.ecn_plus < 2 or not self.use_ecn:
             self.first_word &= ~(3 << 20)
 
     def _syn_window(self) -> int:
         """What a SYN offers, or has offered: a buffer that has become smaller since takes nothing back (SHLD-14)."""
-        window = max(self.rcv_adv - self.rcv_nxt, self.rcv_limit)
-        policy = self.policy
-        if policy.whole_segments:
+        window, policy = self.rcv_limit, self.policy
+        if self.rcv_adv - self.rcv_nxt > window:
+            window = self.rcv_adv - self.rcv_nxt
+        elif policy.whole_segments:
             segment = self.ctx.config.link.mtu - HEADERS
             if policy.mss:
                 segment = min(segment, policy.mss)
@@ -170,19 +177,19 @@ class Emitter(Tcb):
 
         Only a shared address asks: a cookie is bound to the client's address, and an EA never comes again.
         """
-        if self.lease.kind != SHARED or self.retries or self.state != st.SYN_SENT:
+        if self.lease.kind != SHARED or self.retries or not self.policy.fast_open_cookies:
             return None
         cookie, _ = self.ctx.cookies.get(self.pair, now)
         return None if cookie == REFUSED else cookie or b""
 
-    def _early(self, mss: int, now: Micros) -> Buffer:
+    def _early(self, mss: int, now: Micros, *, free: bool) -> Buffer:
         """The data that goes with this SYN: as much as its segment holds (RFC 7413 4.2.1)."""
         tx = self.tx
         if tx is None:
             return b""
         ctx = self.ctx
         limit = min(mss, ctx.pmtu.get(self.pair[:16], now) - HEADERS)
-        end = min(tx.end, tx.start + ctx.cookies.room(self.pair, limit, now))
+        end = min(tx.end, tx.start + ctx.cookies.room(self.pair, limit, now, free=free))
         self.snd_nxt = max(self.snd_nxt, end)
         return tx.slice(tx.start, end) if end > tx.start else b""
 
@@ -196,7 +203,8 @@ class Emitter(Tcb):
     def _send_rst(self, seq: int, *, ack: bool, now: Micros) -> None:
         # RFC 7323 3.2: the option "SHOULD be sent in an <RST> segment"; not in one that answers a bad ACK.
         options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if ack and self.use_ts else b""
-        self._emit_with_options(wire.RST | wire.ACK if ack else wire.RST, seq, options, 0)
+        window = self._window() if ack and self.policy.window_in_resets else 0
+        self._emit_with_options(wire.RST | wire.ACK if ack else wire.RST, seq, options, window)
 
     def _tsval(self, now: Micros) -> int:
         return (now // 1000 + self.ts_offset) & MASK

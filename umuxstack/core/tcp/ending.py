@@ -49,7 +49,8 @@ class Ending(Opening):
         self.touch()
         state = self.state
         shut = self.rcv_adv == self.rcv_nxt
-        if state == st.ESTABLISHED and self.policy.delays_fin_ack and self.rx is not None and not shut:
+        arrived = self.rx is not None and self.quick_acks != self.policy.quick_acks  # in segments of its own
+        if state == st.ESTABLISHED and self.policy.delays_fin_ack and arrived and not shut:
             self.ack_due += 1  # it counts as a segment: with data before it that waits too, it is acknowledged at once
         else:
             self.ack_now = True
@@ -114,15 +115,18 @@ class Ending(Opening):
         self._drop_receive_side()
         if self.end_reason:
             return
-        if self.state == st.SYN_RECEIVED and self.door is None:
+        early = self.state == st.SYN_RECEIVED and self.cc is not None
+        if self.state == st.SYN_RECEIVED and self.door is None and not early:
             self.fin_queued = True  # RFC 9293 3.10.4: a simultaneous open completes, then FIN
             return
-        if self.state < st.ESTABLISHED:
+        if self.state < st.ESTABLISHED and not early:
             self.finish(Reason.CLOSED, now)
             return
         if unread and self.policy.unread_resets:
             self._abort(Reason.ABORTED, now)
             return
+        if early:
+            return  # `_confirmed` goes on
         if self.owns_lease:
             self.ctx.retire(self.lease, now, self.pair)
         self.fin_queued = True
@@ -144,7 +148,7 @@ class Ending(Opening):
             self._send_rst(self.snd_nxt, ack=True, now=now)
             self._leave_record(reason, self.ctx.config.retiring, now, reset=True)
         else:
-            if self.state == st.SYN_RECEIVED and self.door is None:
+            if self.state == st.SYN_RECEIVED and (self.door is None or self.cc is not None):
                 self._send_rst(self.snd_nxt, ack=True, now=now)
             self.finish(reason, now)
 

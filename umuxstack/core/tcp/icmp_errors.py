@@ -41,7 +41,7 @@ class IcmpErrors(Ending):
             (icmpv6.UNREACHABLE, icmpv6.PORT_UNREACHABLE): Reason.REFUSED,
             (icmpv6.PARAMETER_PROBLEM, icmpv6.UNRECOGNIZED_NEXT_HEADER): Reason.REFUSED,
         }.get((kind, code), Reason.UNREACHABLE)
-        opening = self.state in (st.SYN_SENT, st.SYN_RECEIVED) and self.door is None
+        opening = self.state in (st.SYN_SENT, st.SYN_RECEIVED) and (self.door is None or self.cc is not None)
         policy = self.policy
         if kind == icmpv6.UNREACHABLE:
             fatal = policy.soft_errors_abort or reason != Reason.UNREACHABLE

@@ -1,6 +1,6 @@
 """The beginning of a TCP session: both ways to open it, both at once, and the handshake's timer.
 
-RFC 9293 3.10.1, 3.10.7.2, 3.10.7.3; RFC 6298 5.7; RFC 7413 for a client's early data. What a handshake agrees upon is
+RFC 9293 3.10.1, 3.10.7.2, 3.10.7.3; RFC 6298 5.7; RFC 7413 for early data. What a handshake agrees upon is
 settled here, and nowhere else. Unified rules that differ from the RFC are named where they act (UM-23).
 """
 
@@ -17,6 +17,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.fast_open import REFUSED, is_cookie
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.congestion.base import CongestionControl
 from umuxstack.core.tcp.congestion.registry import make
 from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.receive import ReceiveHalf
@@ -30,6 +31,21 @@ _ESTABLISHED: Final = EventKind.SESSION_ESTABLISHED
 
 Syn = tuple[int, int, int, tcp_options.Options]
 """What a SYN says: sequence, flags, window, options."""
+
+
+class FastOpen:
+    """What a server makes of a SYN's Fast Open option (RFC 7413 4.2.2): `data` is taken and the session is opened
+    before its handshake is complete, or a cookie is granted, or neither."""
+
+    __slots__ = ("data", "experimental", "grant")
+
+    def __init__(self, data: bytes | None, grant: bytes | None, *, experimental: bool) -> None:
+        self.data = data
+        self.grant = grant
+        self.experimental = experimental
+
+
+NO_FAST_OPEN: Final = FastOpen(None, None, experimental=False)
 
 
 class Opening(ReceiveHalf):
@@ -71,6 +87,7 @@ class Opening(ReceiveHalf):
         syn: Syn,
         policy: TcpPolicy,
         now: Micros,
+        fast_open: FastOpen = NO_FAST_OPEN,
     ) -> Self:
         """RFC 9293 3.10.7.2, third: a SYN came to a door. `ports`: ours, theirs; `syn`: sequence, flags, window,
         options."""
@@ -81,9 +98,38 @@ class Opening(ReceiveHalf):
         self._take_syn(seq, window, options, now)
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
         self.snd_nxt = self.iss + 1
-        self._send_syn(now)
+        if fast_open.data is not None:
+            self._open_early(fast_open.data)
+        self._send_syn(now, fast_open.grant, experimental=fast_open.experimental)
+        if self.cc is not None:
+            self.rcv_limit = min(self.rcv_limit, 65535)  # all that a SYN can offer; it grows as the application reads
         self._start_handshake_timer(now)
         return self
+
+    def _open_early(self, data: bytes) -> None:
+        """RFC 7413 4.2.2: "Buffer the data and notify the application", who may answer at once: a session with a
+        congestion control is open. In SYN-RECEIVED its FIN waits, and so do repairs, until its SYN is acknowledged."""
+        if data:
+            rx = self.rx = ReceiveBuffer()
+            rx.chunks.append(data)
+            rx.size = len(data)
+            self.ctx.memory += rx.size
+            self.rcv_nxt += rx.size
+            self.syn_flags |= SYN_DATA
+        self.cc = self._make_congestion_control()
+
+    def _confirmed(self, tsecr: int, now: Micros) -> None:
+        """The SYN-ACK of a session that was opened early is acknowledged: it is a session like any other."""
+        self.snd_una = self.iss + 1
+        self._measure_handshake(tsecr, now)
+        if self.door is not None:
+            self.door.on_established(self, now)
+        self._establish(now)
+        if self.orphan:
+            self.fin_queued = True
+        if self.board:
+            self._set_timer(now, restart=True)
+        self.touch()
 
     def revive(self, iss: int, irs: int, window: int, options: tcp_options.Options, now: Micros) -> None:
         """As after `passive`, for a SYN that was answered with a cookie (RFC 4987 3.6) and forgotten."""
@@ -189,7 +235,9 @@ class Opening(ReceiveHalf):
         acknowledged is sent anew as if it had never gone out."""
         cookies, first = self.ctx.cookies, self.iss + 1
         known, _ = cookies.get(self.pair, now)
-        if cookie is not None and is_cookie(cookie):
+        if not self.policy.fast_open_cookies:
+            cookies.learn(self.pair, None, self.peer_mss, now)  # of the server only the MSS counts
+        elif cookie is not None and is_cookie(cookie):
             cookies.learn(self.pair, cookie, self.peer_mss, now)
         elif known:
             cookies.learn(self.pair, known, self.peer_mss, now)  # it goes on being good; the MSS may have changed
@@ -233,12 +281,7 @@ class Opening(ReceiveHalf):
     def _handshake_done(self, ack: int, seq: int, window: int, tsecr: int, now: Micros) -> bool:
         """SYN-RECEIVED → ESTABLISHED. False when the session did not survive it. `tsecr`: -1 without timestamps."""
         self.snd_una = ack
-        if tsecr >= 0 and self.use_ts:
-            elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
-            if elapsed < 60_000_000:
-                self._measured(elapsed if elapsed > 1000 else 1000)
-        elif not self.retries and self.rto_kind == HANDSHAKE:  # of a cookie nobody knows when it was sent
-            self._measured(max(now - self.drs_at, 1000))
+        self._measure_handshake(tsecr, now)
         door = self.door
         if door is not None and not door.on_established(self, now):
             self._send_rst(ack, ack=False, now=now)
@@ -261,6 +304,19 @@ class Opening(ReceiveHalf):
             self.touch()
         return True
 
+    def _measure_handshake(self, tsecr: int, now: Micros) -> None:
+        """`tsecr`: -1 without timestamps."""
+        if tsecr >= 0 and self.use_ts:
+            elapsed = ((self._tsval(now) - tsecr) & MASK) * 1000
+            if elapsed < 60_000_000:
+                self._measured(elapsed if elapsed > 1000 else 1000)
+        elif not self.retries and self.rto_kind == HANDSHAKE:  # of a cookie nobody knows when it was sent
+            self._measured(max(now - self.drs_at, 1000))
+
+    def _make_congestion_control(self) -> CongestionControl:
+        policy = self.policy
+        return make(policy.congestion, self.mss, policy.initial_window * self.mss, self.ctx.congestion)
+
     def _establish(self, now: Micros) -> None:
         """The handshake is complete."""
         if self.snd_wscale < 0:
@@ -271,8 +327,8 @@ class Opening(ReceiveHalf):
         self._enter(st.ESTABLISHED)
         self.rto_at = NEVER
         policy = self.policy
-        segments = policy.initial_window
-        self.cc = make(policy.congestion, self.mss, segments * self.mss, self.ctx.congestion)
+        if self.cc is None:
+            self.cc = self._make_congestion_control()
         self.drs_at = now
         self.delivered_at = self.heard_at = now
         if policy.keepalive:

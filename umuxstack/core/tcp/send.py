@@ -13,7 +13,7 @@ from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
 from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.short_way import ShortWay
-from umuxstack.core.tcp.tcb import IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sampled, Sent
+from umuxstack.core.tcp.tcb import HANDSHAKE, IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sampled, Sent
 from umuxstack.core.units import NEVER, Buffer, Micros
 from umuxstack.core.wire import tcp as wire
 
@@ -42,7 +42,7 @@ class SendHalf(ShortWay):
         `write` takes bytes into less room as well. Whoever left it less, or is told "no" here, is woken when this
         becomes true. Not only writing makes it false: the buffer's limit shrinks with the congestion window.
         """
-        if self.ended or self.fin_queued or (self.state >= st.ESTABLISHED and self._roomy()):
+        if self.ended or self.fin_queued or (self.established and self._roomy()):
             return True
         self.want_write = True
         return False
@@ -121,6 +121,10 @@ class SendHalf(ShortWay):
         """Sends all that may be sent now; then, if still due, a pure acknowledgement."""
         state = self.state
         if state < st.ESTABLISHED or self.end_reason:
+            tx = self.tx
+            if self.cc is not None and not self.end_reason and tx is not None and self.snd_nxt < tx.end:
+                self._send_new(tx.end, now)  # opened early (RFC 7413)
+                self._arm()
             return
         loss = self.loss
         if loss is not None and loss.lost:
@@ -244,7 +248,7 @@ class SendHalf(ShortWay):
                 self.rto_at = Micros(min(self.rto_at, max(self.board[0].at + self.rto, now)))
             else:
                 self._set_timer(now, restart=False)
-        elif nxt < end and (self.rto_at == NEVER or self.rto_kind != PERSIST):
+        elif nxt < end and (self.rto_at == NEVER or self.rto_kind not in (PERSIST, HANDSHAKE)):
             # Nothing outstanding and the window shut: nobody would ever tell us that it opens (RFC 9293 3.8.6.1).
             self.rto_kind = PERSIST
             self.stalled_at = now

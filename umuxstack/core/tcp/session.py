@@ -23,7 +23,7 @@ from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import make
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.tcp.emit import ECT0, send_parting_reset
-from umuxstack.core.tcp.opening import Syn
+from umuxstack.core.tcp.opening import NO_FAST_OPEN, FastOpen, Syn
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.statistics import TcpStatistics
 from umuxstack.core.tcp.tcb import SYN_DATA
@@ -114,7 +114,8 @@ class TcpSession(Waitable):
 
     @property
     def established(self) -> bool:
-        return self.state >= st.ESTABLISHED
+        """Data may be exchanged: the handshake is complete, or it was opened early (RFC 7413)."""
+        return self.asleep or self.tcb.established
 
     @property
     def end_reason(self) -> Reason:
@@ -412,10 +413,17 @@ class SleepyConnection(Connection):
 
 
 def answer_syn(
-    ctx: Context, pair: bytes, lease: Lease, ports: tuple[int, int], syn: Syn, policy: TcpPolicy, now: Micros
+    ctx: Context,
+    pair: bytes,
+    lease: Lease,
+    ports: tuple[int, int],
+    syn: Syn,
+    policy: TcpPolicy,
+    now: Micros,
+    fast_open: FastOpen = NO_FAST_OPEN,
 ) -> SleepyConnection:
     """A half-open session for a SYN that came to a door; `Connection.passive`, with its handle."""
-    connection = SleepyConnection.passive(ctx, pair, lease, ports, syn, policy, now)
+    connection = SleepyConnection.passive(ctx, pair, lease, ports, syn, policy, now, fast_open)
     connection.handle = TcpSession(connection)
     return connection
 

@@ -360,7 +360,7 @@ class Tcb(Session):
 
     def _in_trouble(self, reason: Reason, now: Micros) -> None:
         """RFC 9293 3.9.1.8 (MUST-47): a soft error is told to the application, and ends nothing."""
-        if self.state == st.SYN_RECEIVED and self.door is not None:
+        if self.state == st.SYN_RECEIVED and self.door is not None and self.cc is None:
             return  # a candidate: no application has it yet
         if self.soft_error != reason:
             self.trouble = (self.snd_una, reason)
@@ -399,7 +399,8 @@ class Tcb(Session):
 
     @property
     def established(self) -> bool:
-        return self.state >= st.ESTABLISHED
+        """Data may be exchanged: the handshake is complete, or it was opened early (RFC 7413)."""
+        return self.state >= st.ESTABLISHED or (self.state == st.SYN_RECEIVED and self.cc is not None)
 
     def _enter(self, state: int) -> None:
         """The only place where the state changes."""

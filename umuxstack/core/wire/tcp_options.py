@@ -18,6 +18,8 @@ SACK_PERMITTED: Final = 4
 SACK: Final = 5
 TIMESTAMP: Final = 8
 FAST_OPEN: Final = 34
+EXPERIMENTAL: Final = 254
+FAST_OPEN_ID: Final = b"\xf9\x89"  # RFC 6994: whose experiment it is; before it had a kind of its own
 
 _TWO: Final = Struct(">II")
 _THREE: Final = Struct(">III")
@@ -32,7 +34,17 @@ class Options:
     """What a segment's options say. `mss` 0, `window_scale` -1, `sack` empty, `timestamp` False, `cookie` None: not
     there."""
 
-    __slots__ = ("cookie", "mss", "sack", "sack_permitted", "timestamp", "tsecr", "tsval", "window_scale")
+    __slots__ = (
+        "cookie",
+        "experimental",
+        "mss",
+        "sack",
+        "sack_permitted",
+        "timestamp",
+        "tsecr",
+        "tsval",
+        "window_scale",
+    )
 
     def __init__(self) -> None:
         self.mss = 0
@@ -43,6 +55,7 @@ class Options:
         self.tsval = 0
         self.tsecr = 0
         self.cookie: bytes | None = None  # of TCP Fast Open
+        self.experimental = False  # it came in the form that the experiment had (RFC 7413 4.1.1)
 
 
 def parse(buf: bytes, start: int, end: int) -> Options:
@@ -90,6 +103,9 @@ def parse(buf: bytes, start: int, end: int) -> Options:
             options.tsval, options.tsecr = _TWO.unpack_from(buf, at + 2)
         elif kind == FAST_OPEN:
             options.cookie = buf[at + 2 : at + length]
+        elif kind == EXPERIMENTAL and length >= 4 and buf[at + 2 : at + 4] == FAST_OPEN_ID:
+            options.cookie = buf[at + 4 : at + length]
+            options.experimental = True
         elif kind == SACK and length >= 10 and (length - 2) % 8 == 0:
             options.sack = [_TWO.unpack_from(buf, block) for block in range(at + 2, at + length, 8)]
         at += length
@@ -114,6 +130,7 @@ def syn(
     timestamps: tuple[int, int] | None,
     bsd: bool = False,
     cookie: bytes | None = None,
+    experimental: bool = False,
 ) -> bytes:
     """A SYN's options; `window_scale` -1, `mss` 0 and `cookie` None leave that one out. Ordered as Linux or BSD does.
 
@@ -123,7 +140,10 @@ def syn(
         return _FIVE.pack(
             _MSS_HEAD << 16 | mss, _SACK_AND_TIMESTAMP, timestamps[0], timestamps[1], _SCALE_HEAD << 8 | window_scale
         )
-    fast_open = b"" if cookie is None else bytes((FAST_OPEN, 2 + len(cookie))) + cookie
+    fast_open = b""
+    if cookie is not None:
+        cookie = FAST_OPEN_ID + cookie if experimental else cookie
+        fast_open = bytes((EXPERIMENTAL if experimental else FAST_OPEN, 2 + len(cookie))) + cookie
     if bsd:
         out = _syn_of_bsd(mss, window_scale, sack_permitted, timestamps) + fast_open
         return out + bytes(-len(out) % 4)
