@@ -374,15 +374,65 @@ def test_what_an_older_connection_says_needs_no_line() -> None:
     )
 
 
-def test_fast_open_of_a_server_is_not_there() -> None:
-    script = """
-        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+FAST_OPEN_SERVER = """
+        +0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
         +0 setsockopt(3, IPPROTO_TCP, TCP_FASTOPEN, [1], 4) = 0
         +0 bind(3, ..., ...) = 0
         +0 listen(3, 1) = 0
-    """
-    assert run(script).status is Status.UNSUPPORTED
-    assert run(script, "linux").status is Status.UNSUPPORTED
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "setting"), [("freebsd", "net.inet.tcp.fastopen.server_enable"), ("linux", "net.ipv4.tcp_fastopen")]
+)
+def test_servers_use_fast_open_where_the_system_lets_them(system: str, setting: str) -> None:
+    """It was unsupported: whatever the script set, nothing of it was played."""
+    asked = "+0 < S 0:9(9) win 9000 <mss 1000,FO>"
+    refused = FAST_OPEN_SERVER + asked + "\n+0 > S. 0:0(0) ack 1 <mss 1460>"
+    granted = FAST_OPEN_SERVER + asked + "\n+0 > S. 0:0(0) ack 1 <mss 1460,FO 0011223344556677,nop,nop>"
+    granted = granted.replace("nop,nop", "eol,eol") if system == "freebsd" else granted
+    on = 1 if system == "freebsd" else 3
+    for value, text in ((0, refused), (on, granted)):
+        outcome = run(f" 0 `sysctl -w {setting}={value}`" + text, system)
+        assert outcome.status is Status.PASSED, (outcome.message, outcome.line, outcome.details)
+
+
+def test_a_cookie_keeps_the_name_that_the_script_gave_it() -> None:
+    passes(
+        "0 `sysctl -w net.ipv4.tcp_fastopen=3`"
+        + FAST_OPEN_SERVER
+        + """
+        +0 < S 0:9(9) win 9000 <mss 1000,FO>
+        +0 > S. 0:0(0) ack 1 <mss 1460,FO 0011223344556677,nop,nop>
+        +0 < R 1:1(0) win 0
+        +0 < S 0:9(9) win 9000 <mss 1000,FO 0011223344556677>
+        +0 > S. 0:0(0) ack 10 <mss 1460>
+        +0 < R 10:10(0) win 0
+        +0 < S 0:9(9) win 9000 <mss 1000,FO 8811223344556677>
+        +0 > S. 0:0(0) ack 1 <mss 1460,FO 0011223344556677,nop,nop>
+        """,
+        "linux",
+    )
+
+
+def test_a_socket_that_connects_to_nothing_connects_again() -> None:
+    """AF_UNSPEC dissolves a connection (connect(2)); it was unsupported."""
+    passes(
+        """
+        0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 9000 <mss 1000>
+        +0 > S. 0:0(0) ack 1 <mss 1460>
+        +0 < . 1:1(0) ack 1 win 9000
+        +0 accept(3, ..., ...) = 4
+        +0 connect(4, AF_UNSPEC, ...) = 0
+        +0 > R. 1:1(0) ack 1
+        +0 fcntl(4, F_SETFL, O_RDWR|O_NONBLOCK) = 0
+        +0 connect(4, ..., ...) = -1 EINPROGRESS (Operation now in progress)
+        +0 > S 0:0(0) <...>
+        """
+    )
 
 
 def test_code_of_python_2_and_freebsds_units() -> None:

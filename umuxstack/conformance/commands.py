@@ -235,6 +235,7 @@ IPV4_HEADERS: Final = 40  # with TCP's, without options
 
 FAST_OPEN_QUEUE: Final = 64  # of a listener that says nothing of it
 # Sysctls that the sockets' layer of the runner looks at, some of them beside TCP
+_SERVES: Final = "net.inet.tcp.fastopen.server_enable"
 _SETTINGS: Final = ("tcp_tw_reuse", "tcp_tw_reuse_delay", "tcp_notsent_lowat", "tcp_fastopen")
 
 _CONGESTION: Final = {"cubic": "cubic", "reno": "newreno", "newreno": "newreno", "bbr": "bbr"}
@@ -308,7 +309,9 @@ def _line(line: str) -> Effect:
         return Effect(_merge(_linux_setting(name, value) for name, value in found), settings=settings)
     pairs = re.findall(r"((?:net\.inet6?|kern)\.[\w.]+)\s*=\s*(\S+)", line)
     if pairs:
-        return Effect(_merge(_freebsd_setting(name, value) for name, value in pairs))
+        serves = dict(pairs).get(_SERVES)
+        settings = {} if serves is None else {"tcp_fastopen": 3 if serves == "1" else 1}
+        return Effect(_merge(_freebsd_setting(name, value) for name, value in pairs), settings=settings)
     if re.fullmatch(r"tcpdrop\s+-s\s+TIME_WAIT", line):
         return Effect(drops_time_wait=True)
     if "pfifo limit 0" in line or "netem loss 100%" in line:

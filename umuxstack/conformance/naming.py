@@ -122,8 +122,6 @@ class NamingCalls:
         socket = self._socket(descriptor)
         if socket.session is not None:
             raise CallError(errno.EINVAL)
-        if socket.policy.get("fast_open"):
-            raise UnsupportedConstruct("TCP Fast Open of a server")
         if socket.listener is not None:
             socket.listener.backlog = max(number(backlog), 1)
             return 0

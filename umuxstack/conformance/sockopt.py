@@ -5,6 +5,7 @@ import socket as stdlib
 from typing import TYPE_CHECKING, Final
 
 from umuxstack.conformance import tcpinfo
+from umuxstack.conformance.commands import FAST_OPEN_QUEUE
 from umuxstack.conformance.notices import ZEROCOPY
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.send_queue import LEAST
@@ -99,7 +100,8 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
         for field in ("timestamps", "sack", "window_scaling", "announce_mss"):
             _change(calls, socket, field, False)
     elif option == (TCP, stdlib.TCP_FASTOPEN) and calls.target.policy.bsd_options:
-        socket.policy["fast_open"] = bool(given)  # BSD's, for clients; Linux's is for listeners
+        socket.policy["fast_open"] = bool(given)  # BSD's is for clients as well, Linux's for listeners alone
+        socket.policy["fast_open_queue"] = FAST_OPEN_QUEUE if given and calls.target.serves_fast_open else 0
         socket.remembered[option] = given
     elif option == (TCP, stdlib.TCP_FASTOPEN) and isinstance(given, int):
         socket.policy["fast_open_queue"] = max(given, 0) if calls.target.serves_fast_open else 0
