@@ -37,6 +37,7 @@ from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU, within
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.listen.service import ServiceListener
+from umuxstack.core.names import check_label, check_name
 from umuxstack.core.network.endpoint import Receiver, Waitable
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
@@ -235,6 +236,8 @@ class Stack(Census):
         then.
         """
         self._check_peer(peer, port)
+        if label != "":
+            check_label(label)
         ctx = self._ctx
         if ctx.memory * 8 > ctx.config.memory * 7:
             raise NoMemory("buffers hold nearly all the memory that is configured; close some sessions")
@@ -268,7 +271,8 @@ class Stack(Census):
         self, now: Micros, *, address: Address | None = None, port: int = 0, backlog: int = 128, name: str = ""
     ) -> Listener:
         """Listens. On no address: LISTEN_0, which accepts nothing until DAS (UM-20). On one of the prefix: a
-        service (UM-26). On a shared one: as ever, by port (UM-6). `name` is for DAS and logs; made up if empty.
+        service (UM-26). On a shared one: as ever, by port (UM-6). `name` is for DAS and logs: letters, digits, `.`, `_`
+        and `-`; made up if empty. Raises LocalError; nothing was changed then.
         """
         if not 0 <= port <= 65535:
             raise BadArgument(f"port is {port}; it is 0 to 65535")
@@ -308,6 +312,7 @@ class Stack(Census):
         /64 (`pin` 128 or 64). Raises LocalError; nothing was changed then.
         """
         lifetime = self.config.das_lifetime if lifetime is None else lifetime
+        check_label(label)
         check_arguments(door, peer, lifetime, grain, pin)
         if ssa is None:
             ssa = self.pool.take()
@@ -488,8 +493,10 @@ class Stack(Census):
         return lease
 
     def _new_name(self, name: str, kind: str) -> tuple[int, str]:
-        if name and any(listener.name == name for listener in self.listeners()):
-            raise AddressInUse(f"a listener is called {name!r} already")
+        if name != "":
+            check_name(name)
+            if any(listener.name == name for listener in self.listeners()):
+                raise AddressInUse(f"a listener is called {name!r} already")
         self._serial += 1
         return self._serial, name or f"{kind}{self._serial}"
 
