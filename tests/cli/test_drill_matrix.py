@@ -31,6 +31,8 @@ def test_for_programs(umux: Umux, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row["source"] for row in rows} == {"4443"}
     assert set(rows[0]) == {"source", "id", "level", "section", "feature", "code", "tests", "reason", "status"}
     assert {row["status"] for row in rows} <= {"met", "not met", "not applicable"}
+    place = next(place for row in rows for place in row["code"])
+    assert set(place) == {"file", "line", "name"}
 
 
 def test_the_page_is_written(umux: Umux, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

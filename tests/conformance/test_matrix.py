@@ -7,6 +7,7 @@ import pytest
 
 from umuxstack.conformance import matrix, matrix_page
 from umuxstack.conformance.matrix import Matrix, Requirement
+from umuxstack.conformance.places import Place
 
 ROOT = Path(__file__).parents[2]
 BARE = Requirement("9293", "MUST-1", "MUST", "Window", "Treat as unsigned", (), (), "", matrix.UNEXPLAINED)
@@ -80,13 +81,13 @@ def test_a_should_may_be_missing() -> None:
 def test_a_must_that_is_met_nowhere_is_a_problem() -> None:
     met = attrs.evolve(BARE, status=matrix.MET, tests=("tests/test_it.py::test_a",))
     assert "where" in Matrix((met,), ()).problems()[0]
-    assert Matrix((attrs.evolve(met, code=("umuxstack/core/it.py",)),), ()).problems() == []
+    assert Matrix((attrs.evolve(met, code=(Place("umuxstack/core/it.py", 1, ""),)),), ()).problems() == []
 
 
 def test_markers_make_a_line_met(tmp_path: Path) -> None:
     root = repository(tmp_path, test=marked("8200-3-1"), code="# 8200-3-1: as the RFC says\n")
     found = line(root)
-    assert (found.status, found.code) == ("met", ("umuxstack/core/it.py",))
+    assert (found.status, [str(place) for place in found.code]) == ("met", ["umuxstack/core/it.py:2"])
     assert found.tests == ("tests/test_it.py::test_a",)
     assert matrix.load(root).problems() == []
 
@@ -100,6 +101,62 @@ def test_a_section_or_a_range_in_the_code_will_do(tmp_path: Path) -> None:
         code="# RFC 8200 3: so it says\n# 8200-4.5-1 to 8200-4.5-2\n",
     )
     assert matrix.load(root).problems() == []
+
+
+CODE = """
+# 8200-3-1 is what all of this is about
+
+# 8200-4.5-2: as long as a fragment may be
+LONGEST: int = 1
+
+
+# RFC 8200 4.6, and
+@decorated
+class Receiver:
+    \"\"\"8200-4.5-1 in its docstring.\"\"\"
+
+    def on_data(self) -> None:
+        pass  # 8200-3-1, again
+
+    # 8200-4.5-3 to 8200-4.5-4
+    async def send(self) -> None:
+        def inner() -> None:
+            pass  # 8200-4.5-5
+
+
+def after() -> None:
+    pass  # 8200-3-1, and again
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("8200-3-1", "Receiver.on_data"),
+        ("8200-4.5-1", "Receiver"),
+        ("8200-4.5-2", "LONGEST"),
+        ("8200-4.5-3", "Receiver.send"),
+        ("8200-4.5-4", "Receiver.send"),
+        ("8200-4.5-5", "Receiver.send"),
+        ("8200-4.6-1", "Receiver"),
+    ],
+)
+def test_where_is_a_line_and_the_function_or_class_around_it(tmp_path: Path, name: str, where: str) -> None:
+    """A file of 500 lines was the whole answer to "where?"."""
+    ids = [*(f"8200-4.5-{number}" for number in range(1, 6)), "8200-4.6-1"]
+    rows = "8200-3-1,MUST,3,A thing\n" + "".join(f"{one},MUST,{one[5:8]},A thing\n" for one in ids)
+    root = repository(tmp_path, rows=rows, test=marked("8200-3-1", *ids), code=CODE)
+    (root / "umuxstack/core/another.py").write_text("# 8200-3-1\n")
+    found = line(root, name)
+    lines = (root / "umuxstack/core/it.py").read_text().splitlines()
+    assert found.code[0].name == where
+    assert f"8200{name[4:8]}".replace("-", " ") in lines[found.code[0].line - 1].replace("-", " ")
+    page = matrix_page.as_markdown(matrix.load(root))
+    assert f"| {name} | MUST | A thing | [core/it.py](../umuxstack/core/it.py) `{where}`" in page
+    assert ":1" not in page.partition("## RFC 8200")[2]
+    if name == "8200-3-1":
+        assert [str(place) for place in found.code[1:]] == ["umuxstack/core/another.py:1"]
+    assert f"in umuxstack/core/it.py:{found.code[0].line} ({where})" in matrix_page.as_text(matrix.load(root))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +198,7 @@ def test_support_for_an_rfc_is_as_good_as_its_table(tmp_path: Path) -> None:
 
 def test_what_is_put_off_of_the_design_is_not_met(tmp_path: Path) -> None:
     root = repository(tmp_path, gaps='"8200-3-1" = "not met: too hard"')
-    assert (line(root, "UM-1.a").status, line(root, "UM-1.a").code) == ("met", ("umuxstack/core/it.py",))
+    assert (line(root, "UM-1.a").status, line(root, "UM-1.a").code) == ("met", (Place("umuxstack/core/it.py", 1, ""),))
     assert (line(root, "UM-1.b").status, line(root, "UM-1.b").reason) == ("not met", "not met: needs more")
     page = matrix_page.as_markdown(matrix.load(root))
     assert "- **UM-1.b** (MUST [D]) that: needs more." in page

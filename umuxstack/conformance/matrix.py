@@ -7,7 +7,6 @@ is met nowhere in the code.
 """
 
 import csv
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 
 import attrs
 
+from umuxstack.conformance.places import ID, Place, named_in_code
 from umuxstack.testing import rules
 
 REQUIREMENTS: Final = Path("docs/requirements")
@@ -33,14 +33,8 @@ NOT_MET: Final = "not met"
 NOT_APPLICABLE: Final = "not applicable"
 UNEXPLAINED: Final = "unexplained"
 SEE: Final = "see RFC "  # a reason: as well as that table's lines are met
+Code = Mapping[str, Mapping[str, Place]]  # id, file -> where
 _STATUSES: Final = (MET, NOT_MET, NOT_APPLICABLE, UNEXPLAINED)
-
-_ID: Final = re.compile(
-    r"\b((?:MUST|SHLD|MAY|REC)-\d+|(?:8200|4443|8201|8504)-[\d.]+-\d+|UM-\d+(?:\.[a-z])?)(?![\w.]*\d)"
-)
-_RANGE: Final = re.compile(r"\b(\d{4}-[\d.]+)-(\d+) to \1-(\d+)\b")
-_SECTION: Final = re.compile(r"\bRFC (8200|4443|8201|8504) ((?:\d+)(?:\.\d+)*)")
-_TOOLS: Final = ("umuxstack/conformance", "umuxstack/testing")  # they test, they do not implement
 
 
 @attrs.frozen(slots=True)
@@ -54,7 +48,7 @@ class Requirement:
     level: str
     section: str
     feature: str
-    code: tuple[str, ...]  # files that name it
+    code: tuple[Place, ...]  # that name it, one in each file; those in a function or class first
     tests: tuple[str, ...]
     reason: str
     status: str
@@ -103,9 +97,9 @@ def load(root: Path) -> Matrix:
     table = rules.load(root)
     tests: dict[str, set[str]] = {}
     for name, found in table.tests.items():
-        for marked in _ID.findall(name):
+        for marked in ID.findall(name):
             tests.setdefault(marked, set()).update(found)
-    code = _named_in_code(root)
+    code = named_in_code(root)
     gaps: dict[str, str] = tomllib.loads((root / GAPS).read_text())["gaps"]
     lines = [line for rfc in RFCS for line in _of_rfc(root, rfc, code, tests, gaps)]
     lines = [_referred(line, lines) for line in lines]
@@ -113,26 +107,8 @@ def load(root: Path) -> Matrix:
     return Matrix(tuple(lines), tuple(_stale(lines, gaps, tests, code)))
 
 
-def _named_in_code(root: Path) -> dict[str, set[str]]:
-    """id, or "8200 4.5" for a section -> files of the product that name it."""
-    named: dict[str, set[str]] = {}
-    for package in ("umuxstack", "tun"):
-        for path in sorted((root / package).rglob("*.py")):
-            place = path.relative_to(root).as_posix()
-            if place.startswith(_TOOLS):
-                continue
-            text = path.read_text()
-            names = set(_ID.findall(text))
-            for stem, first, last in _RANGE.findall(text):
-                names |= {f"{stem}-{number}" for number in range(int(first), int(last) + 1)}
-            names |= {f"{rfc} {section}" for rfc, section in _SECTION.findall(text)}
-            for name in names:
-                named.setdefault(name, set()).add(place)
-    return named
-
-
 def _of_rfc(
-    root: Path, rfc: str, code: Mapping[str, set[str]], tests: Mapping[str, set[str]], gaps: Mapping[str, str]
+    root: Path, rfc: str, code: Code, tests: Mapping[str, set[str]], gaps: Mapping[str, str]
 ) -> Iterator[Requirement]:
     with (root / REQUIREMENTS / f"rfc{rfc}.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -140,9 +116,13 @@ def _of_rfc(
             shown = tests.get(name, set())
             reason = gaps.get(name, "")
             status = MET if shown else reason.partition(":")[0] if reason else UNEXPLAINED
-            where = code.get(name) or code.get(f"{rfc} {section}", set()) if status == MET else code.get(name, set())
-            files, proofs = tuple(sorted(where)), tuple(sorted(shown))
-            yield Requirement(rfc, name, row["level"], section, row["feature"], files, proofs, reason, status)
+            where = code.get(name) or (code.get(f"{rfc} {section}") if status == MET else None) or {}
+            places, proofs = _sorted(where), tuple(sorted(shown))
+            yield Requirement(rfc, name, row["level"], section, row["feature"], places, proofs, reason, status)
+
+
+def _sorted(where: Mapping[str, Place]) -> tuple[Place, ...]:
+    return tuple(sorted(where.values(), key=lambda place: (not place.name, place)))
 
 
 def _referred(line: Requirement, lines: Sequence[Requirement]) -> Requirement:
@@ -155,14 +135,14 @@ def _referred(line: Requirement, lines: Sequence[Requirement]) -> Requirement:
     return attrs.evolve(line, status=MET if met else NOT_MET)
 
 
-def _of_design(table: rules.Table, code: Mapping[str, set[str]]) -> Iterator[Requirement]:
+def _of_design(table: rules.Table, code: Code) -> Iterator[Requirement]:
     for rule in table.rules.values():
         for clause, text in rule.clauses.items():
             shown = tuple(table.of_clause(clause))
             later = table.reason_for_later(clause)
             reason = "" if shown or not later else f"not met: {later}"
             status = MET if shown else NOT_MET if later else UNEXPLAINED
-            where = tuple(sorted(code.get(clause) or code.get(rule.id, set()))) if shown else ()
+            where = _sorted(code.get(clause) or code.get(rule.id) or {}) if shown else ()
             yield Requirement(DESIGN, clause, f"MUST [{rule.source}]", rule.title, text, where, shown, reason, status)
 
 
@@ -170,7 +150,7 @@ def _stale(
     lines: Sequence[Requirement],
     gaps: Mapping[str, str],
     tests: Mapping[str, set[str]],
-    code: Mapping[str, set[str]],
+    code: Code,
 ) -> Iterator[str]:
     known = {line.id for line in lines}
     for name, reason in gaps.items():

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance.matrix import DESIGN, MET, NOT_APPLICABLE, NOT_MET, RFCS, UNEXPLAINED, Matrix, Requirement
+from umuxstack.conformance.places import Place
 
 PAGE: Final = Path("docs/requirements.md")
 _SHOWN: Final = 3  # files in one field of the page: so it changes when something moves, not with every new test
@@ -17,7 +18,7 @@ _INTRODUCTION: Final = """\
 
 Written by `umux drill --matrix --write` from the tables in `docs/requirements/`, the rules in `docs/rules.toml`, and
 the markers in code and tests; a test fails when it is not what that command writes. `umux drill --matrix 8200-4.5`
-shows a part with every test, `--json` all for programs.
+shows a part with every test and the lines, `--json` all for programs.
 
 The tables paraphrase. They hold what concerns a host; what an RFC demands of routers, of protocol designers or of
 registries is left out, unless a host could be taken for it. RFC 8200 and 8201 write their musts in lower case. Where an
@@ -41,7 +42,7 @@ def as_text(matrix: Matrix) -> str:
             lines += ["", above]
         lines.append(f"  {r.id:12} {r.level:10} {r.status:15} {r.feature}")
         if r.code:
-            lines.append(f"{'':15}in {', '.join(r.code)}")
+            lines.append(f"{'':15}in {', '.join(map(str, r.code))}")
         lines += [f"{'':15}{test}" for test in r.tests]
         if r.reason:
             lines.append(f"{'':15}{r.reason}")
@@ -75,15 +76,24 @@ def _title(source: str) -> str:
 
 def _rows(requirements: Iterator[Requirement]) -> Iterator[str]:
     for r in requirements:
-        where = _links(r.code, "umuxstack/")
-        shown = _links(sorted({test.partition("::")[0] for test in r.tests}), "tests/")
+        where = _shown([_link(place.file, "umuxstack/") + _part(place) for place in r.code])
+        files = sorted({test.partition("::")[0] for test in r.tests})
+        shown = _shown([_link(file, "tests/") for file in files])
         status = r.status if not r.reason else r.reason
         yield f"| {r.id} | {r.level} | {_escaped(r.feature)} | {where} | {shown} | {_escaped(status)} |"
 
 
-def _links(files: Sequence[str], stem: str) -> str:
-    shown = [f"[{file.removeprefix(stem)}](../{file})" for file in files[:_SHOWN]]
-    return "<br>".join([*shown, *(["…"] if len(files) > _SHOWN else [])])
+def _link(file: str, stem: str) -> str:
+    return f"[{file.removeprefix(stem)}](../{file})"
+
+
+def _part(place: Place) -> str:
+    """Without the line: the page would be out of date after every edit."""
+    return f" `{place.name}`" if place.name else ""
+
+
+def _shown(entries: Sequence[str]) -> str:
+    return "<br>".join([*entries[:_SHOWN], *(["…"] if len(entries) > _SHOWN else [])])
 
 
 def _escaped(text: str) -> str:
