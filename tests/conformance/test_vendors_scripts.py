@@ -464,3 +464,25 @@ def test_a_scripts_print_is_not_part_of_the_report(capsys: pytest.CaptureFixture
     """It stood in the midst of the JSON."""
     passes("0 %{ print('something') }%\n")
     assert capsys.readouterr().out == ""
+
+
+def test_freebsds_names_of_what_a_connection_knows() -> None:
+    """Code that printed the next sequence numbers was unsupported: FreeBSD's `tcp_info` has them, Linux's has not."""
+    passes(
+        """
+        0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
+        +0 bind(3, ..., ...) = 0
+        +0 listen(3, 1) = 0
+        +0 < S 0:0(0) win 65535 <mss 1000>
+        +0 > S. 0:0(0) ack 1 <...>
+        +0 < . 1:1(0) ack 1 win 65535
+        +0 accept(3, ..., ...) = 4
+        +0 %{ before, heard = tcpi_snd_nxt, tcpi_rcv_nxt }%
+        +0 write(4, ..., 100) = 100
+        +0 > P. 1:101(100) ack 1
+        +0 < P. 1:51(50) ack 101 win 65535
+        +0 %{ assert (tcpi_snd_nxt - before) % 2**32 == 100, tcpi_snd_nxt }%
+        +0 %{ assert (tcpi_rcv_nxt - heard) % 2**32 == 50, tcpi_rcv_nxt }%
+        +0 %{ assert tcpi_rcv_space == 66000 - 50 and tcpi_snd_rexmitpack == 0 }%
+        """
+    )

@@ -10,6 +10,7 @@ from umuxstack.conformance.spent import Spent
 from umuxstack.conformance.symbols import LINUX_OF_NAME, LINUX_STATES, TCPI_STATES, Value
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import PHASES, UNLIMITED
+from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.tcp.tcb import IN_FLIGHT, PERSIST
 
@@ -93,7 +94,11 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         # FreeBSD's and our own names
         "tcpi_snd_zerowin": 0,
         "tcpi_snd_rexmitpack": known.total_retrans,
+        "tcpi_snd_nxt": tcb.snd_nxt & MASK,
+        "tcpi_rcv_nxt": tcb.rcv_nxt & MASK,
     }
+    if calls.counts_octets:  # a Linux means something else by it: what the application has come to read in a round trip
+        info["tcpi_rcv_space"] = known.rcv_wnd
     return info | _observed(calls, session)
 
 

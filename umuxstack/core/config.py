@@ -152,6 +152,7 @@ class TcpPolicy:
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
     ecn_syn_retries: int = 0  # so many retransmissions of such a SYN ask again (RFC 3168 6.1.1.1)
     ecn_plus: int = attrs.field(default=0, validator=_within(0, 2))  # 1: SYN-ACKs may be marked (RFC 5562), 2: and all
+    delays_marked: bool = False  # a segment marked CE waits for its acknowledgement as any (RFC 3168 6.1.3 allows it)
     cwr_repairs: bool = False  # CWR goes out with a retransmission already (BSD); RFC 3168 6.1.2: with new data
     unread_resets: bool = True  # RFC 1122 4.2.2.13: closing before all is read tells the peer by RST (SHOULD)
     rst_in_window: bool = False  # RFC 793: any RST in the window resets; RFC 5961 3.2 wants the exact number

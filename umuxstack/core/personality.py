@@ -81,6 +81,7 @@ FREEBSD: Final = TcpPolicy(
     ecn=True,
     ecn_asks=False,  # ecn.enable = 2
     ecn_syn_retries=1,
+    delays_marked=True,
     cwr_repairs=True,
     unread_resets=False,
     forward_rto=False,

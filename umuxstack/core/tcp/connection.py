@@ -387,7 +387,8 @@ class Connection(IcmpErrors):
             self.ce_seen = False
         if buf[base + 1] >> 4 & 3 == 3:
             self.ce_seen = True
-            self.ack_now = size > 0 or self.ack_now  # marked ACKs that answered each other would never end
+            if size and not self.policy.delays_marked:  # marked ACKs that answered each other would never end
+                self.ack_now = True
         if flags & wire.ECE and ack > self.ecn_point and self.cc is not None:
             loss = self.loss
             if loss is None or not loss.phase:
