@@ -1,4 +1,4 @@
-"""Links, IPv6 addresses and routes of one network namespace, by netlink.
+"""Links, addresses and routes of one network namespace, by netlink; IPv6's, and IPv4's where it is said.
 
 Owns a thread: it lives in the namespace, and holds pyroute2, which runs an
 asyncio loop of its own, away from the caller's trio. Calls block for about a
@@ -187,30 +187,30 @@ class Netlink:
     # Addresses
 
     def add_address(self, name: str, address: str) -> None:
-        """Gives the link an address ("2001:db8::1/64"; without a length: /128), usable at once (nodad).
+        """Gives the link an address ("2001:db8::1/64"; without a length: /128), usable at once (nodad). Or one of IPv4.
 
         The kernel makes its route in the background, on a link that is up; we wait for that (up to 70 ms were seen).
         """
-        interface = ipaddress.IPv6Interface(address)
+        interface = ipaddress.ip_interface(address)
         index = self.index(name)
         self._ask(
             f"adding {interface} to {name}",
             lambda: self._ipr.addr(
                 "add",
                 index=index,
-                family=socket.AF_INET6,
+                family=_family(interface),
                 address=str(interface.ip),
                 prefixlen=interface.network.prefixlen,
-                flags=IFA_F_NODAD,
+                flags=IFA_F_NODAD if interface.version == 6 else 0,
             ),
         )
         deadline = time.monotonic() + ADDRESS_PATIENCE
         while self.link(name).up and not self._is_local(interface.ip, index) and time.monotonic() < deadline:
             time.sleep(ADDRESS_PAUSE)
 
-    def _is_local(self, address: ipaddress.IPv6Address, index: int) -> bool:
+    def _is_local(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, index: int) -> bool:
         """Whether the kernel would take a packet to this address for its own. `index`: the link that it is on."""
-        request: dict[str, Any] = {"family": socket.AF_INET6, "dst": str(address)}
+        request: dict[str, Any] = {"family": _family(address), "dst": str(address)}
         if address.is_link_local:
             request["oif"] = index
         try:
@@ -252,7 +252,8 @@ class Netlink:
     def add_route(
         self, prefix: str, *, device: str | None = None, gateway: str | None = None, mtu: int | None = None
     ) -> None:
-        """Sends `prefix` ("2001:db8:1::/64", "::/0" for the default) to a device, a gateway, or a gateway on a device.
+        """Sends `prefix` ("2001:db8:1::/64", "::/0" or "0.0.0.0/0" for the default) to a device, a gateway, or a
+        gateway on a device.
 
         `mtu` in bytes is what TCP of the kernel may assume to these destinations. `AlreadyExists` when the prefix
         has a route of the same metric: nothing is replaced.
@@ -319,12 +320,18 @@ class Netlink:
 
     def _route(self, prefix: str, device: str | None, gateway: str | None) -> dict[str, Any]:
         # The family must be named: for "default" an IPv4 route would be made, silently.
-        request: dict[str, Any] = {"family": socket.AF_INET6, "dst": str(ipaddress.IPv6Network(prefix))}
+        network = ipaddress.ip_network(prefix)
+        request: dict[str, Any] = {"family": _family(network), "dst": str(network)}
         if device is not None:
             request["oif"] = self.index(device)
         if gateway is not None:
-            request["gateway"] = str(ipaddress.IPv6Address(gateway))
+            request["gateway"] = str(ipaddress.ip_address(gateway))
         return request
+
+
+def _family(what: Any) -> int:
+    """Of something that `ipaddress` made."""
+    return socket.AF_INET6 if what.version == 6 else socket.AF_INET
 
 
 def _open(namespace: Namespace | None) -> Any:

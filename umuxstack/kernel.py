@@ -6,6 +6,7 @@ written there is all that the kernel receives. Nothing is named, so nothing can 
 
 import contextlib
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,8 @@ from tun.netlink import Netlink
 from tun.netns import Namespace
 
 DEVICE: Final = "tun0"
-_TABLE: Final = Path("/proc/thread-self/net/tcp6")  # not /proc/net: that is of the process's first thread
+# Not /proc/net: that is of the process's first thread.
+_TABLES: Final = (Path("/proc/thread-self/net/tcp6"), Path("/proc/thread-self/net/tcp"))
 
 
 @attrs.frozen
@@ -44,13 +46,13 @@ class Kernel:
         return True
 
     def sockets(self) -> str:
-        """The kernel's table of TCP sockets over IPv6, as text."""
-        return self.namespace.run(_TABLE.read_text)
+        """The kernel's tables of TCP sockets, of both families, as text."""
+        return self.namespace.run(lambda: "".join(table.read_text() for table in _TABLES))
 
 
 @contextlib.contextmanager
 def open_kernel(address: str, *, mtu: int) -> Iterator[Kernel]:
-    """A kernel with one address and a route for everything else into its device. Raises TunError."""
+    """A kernel with one address, of IPv6 or IPv4, and a route for everything else into its device. Raises TunError."""
     with contextlib.ExitStack() as opened:
         namespace = opened.enter_context(netns.create())
         # Without offload every packet is one that could be on a wire, its checksum complete.
@@ -60,5 +62,5 @@ def open_kernel(address: str, *, mtu: int) -> Iterator[Kernel]:
         netlink.quiet(DEVICE)
         netlink.add_address("lo", address)
         netlink.up(DEVICE)
-        netlink.add_route("::/0", device=DEVICE)
+        netlink.add_route("::/0" if ip_address(address).version == 6 else "0.0.0.0/0", device=DEVICE)
         yield Kernel(namespace, device, netlink)

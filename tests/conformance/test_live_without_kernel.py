@@ -126,6 +126,6 @@ def test_tcp_info_is_read_as_far_as_the_kernel_wrote_it() -> None:
 def test_an_option_with_all_bits_set_is_a_c_integer() -> None:
     """0xffffffff overflowed Python's idea of an int, and ended the whole run."""
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as made:
-        set_option(made, socket.SOL_SOCKET, socket.SO_PRIORITY, [0])
-        set_option(made, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, [0xFFFFFFFF])  # -1: the default
+        set_option(made, socket.SOL_SOCKET, socket.SO_PRIORITY, [0], ipv4=False)
+        set_option(made, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, [0xFFFFFFFF], ipv4=False)  # -1: the default
         assert made.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) > 0

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from ipaddress import IPv6Address
+from ipaddress import ip_address
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,7 @@ def _play_once(path: Path, settings: Settings, limit: Micros) -> Outcome:
 
         def make(setup: Setup) -> Subject:
             leftout.check(setup, limit)
-            kernel = opened.enter_context(open_kernel(str(IPv6Address(HERE)), mtu=setup.mtu))
+            kernel = opened.enter_context(open_kernel(str(ip_address(setup.names["here"])), mtu=setup.mtu))
             return KernelStack(setup, kernel, limit)
 
         return run_file(path, settings, make)
@@ -49,7 +49,7 @@ def _play_once(path: Path, settings: Settings, limit: Micros) -> Outcome:
 
 def run(files: Sequence[Path], settings: Settings, limit: Micros, jobs: int) -> Iterator[Outcome]:
     """Every script, in the order of `files`. Raises TunError before the first if this machine does not allow it."""
-    with open_kernel(str(IPv6Address(HERE)), mtu=MTU):
+    with open_kernel(str(ip_address(HERE)), mtu=MTU):
         pass
     one = partial(play, settings=settings, limit=limit)
     if jobs <= 1 or len(files) < 2:

@@ -5,16 +5,14 @@ import socket as stdlib
 from collections.abc import Mapping
 from ipaddress import ip_address
 
-from umuxstack.conformance.ends import HERE
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.sockets import CallError
 from umuxstack.conformance.symbols import Value
-from umuxstack.core.units import Address
 
 
 def address_of(
-    given: Value, default: Address | None, port: int, names: Mapping[str, Address], wild: Address | None
-) -> tuple[Address | None, int]:
+    given: Value, default: bytes | None, port: int, names: Mapping[str, bytes], wild: bytes | None
+) -> tuple[bytes | None, int]:
     """The address and port that `given` says, as far as it says any; `wild` is what `::` means."""
     if not isinstance(given, dict):
         return default, port
@@ -38,13 +36,14 @@ def address_of(
     return host, port
 
 
-def _known_host(text: str, default: Address | None, names: Mapping[str, Address]) -> Address | None:
+def _known_host(text: str, default: bytes | None, names: Mapping[str, bytes]) -> bytes | None:
     try:
         address = ip_address(text)
     except ValueError:
         raise CallError(errno.EINVAL) from None
-    if address.version == 6 and Address(address.packed) in (HERE, *names.values()):
-        return Address(address.packed)
+    if address.packed in names.values():
+        return address.packed
     if address.is_multicast or str(address) == "255.255.255.255":
-        return Address(b"\xff\x0e" + bytes(13) + b"\1")
+        same = len(address.packed) == len(names["here"])
+        return address.packed if same else b"\xff\x0e" + bytes(13) + b"\1"
     return default

@@ -104,7 +104,7 @@ class DataCalls(NamingCalls):
             host, port = known or (PEERS["peer"], self.connect_port)
             known = (host, port)
             if self.target.flow is None and socket.udp.address is not None:
-                self.target.flow = self.target.open_flow(socket.udp.address, socket.udp.port, host, port)
+                self.target.begin(socket.udp.address, socket.udp.port, host, port)
         socket.udp.send(bytes(size), self.target.now, to=known)
         return size
 

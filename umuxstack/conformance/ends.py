@@ -6,8 +6,8 @@ time until the script asks for them. Invariant: for the script, time moves only 
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from ipaddress import IPv6Address
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import attrs
@@ -21,12 +21,20 @@ from umuxstack.core.units import NEVER, Address, Micros
 # Names for `[from NAME, to NAME]`; the interface identifiers are arbitrary, the prefixes for documentation.
 HERE: Final = Address(IPv6Address("fd3d:fa7b:d17d::1").packed)
 PREFIX: Final = Address(IPv6Address("fd00:db8:5::").packed)
-NAMES: Final = {"here": HERE}
 PEERS: Final = {
     "peer": Address(IPv6Address("2001:db8::1").packed),
     "other": Address(IPv6Address("2001:db8:0:7::2").packed),
     "third": Address(IPv6Address("2001:db8:0:9::3").packed),
     "neighbour": Address(IPv6Address("2001:db8::2").packed),  # in the /64 of `peer`
+}
+IPV6: Final = {"here": HERE} | PEERS
+# The same on a link that speaks IPv4, where packetdrill's defaults and the documentation's networks have them.
+IPV4: Final = {
+    name: IPv4Address(text).packed
+    for name, text in (
+        *(("here", "192.168.0.1"), ("peer", "192.0.2.1"), ("other", "198.51.100.2"), ("third", "203.0.113.3")),
+        ("neighbour", "192.0.2.2"),
+    )
 }
 
 
@@ -40,7 +48,7 @@ class Sent:
 
 
 class Ends(ABC):
-    """A stack under test on one link.
+    """A stack under test on one link, which speaks IPv6, or IPv4 if its `names` do.
 
     `burst`: how far in time the segments of one burst may lie apart. `call_time`: what a call may take that does not
     wait. Both in microseconds.
@@ -57,7 +65,7 @@ class Ends(ABC):
         """The subject gave `cookie`, and the script calls it `name`."""
         return
 
-    def __init__(self, *, mtu: int, seed: str, now: Micros) -> None:
+    def __init__(self, *, mtu: int, seed: str, now: Micros, names: Mapping[str, bytes] = IPV6) -> None:
         self.mtu = mtu
         self.now = now
         self.entropy = Entropy(f"umux drill {seed}".encode())
@@ -65,7 +73,9 @@ class Ends(ABC):
         self.capture: list[tuple[Micros, bytes]] = []
         self.link_up = True
         self.queue_up = True  # what is sent gets as far as the link
-        self.names: dict[str, Address] = NAMES | PEERS
+        self.names: dict[str, bytes] = dict(names)  # addresses on the link
+        self.here = self.names["here"]
+        self.peer = self.names["peer"]
         self.flows: dict[tuple[bytes, int, bytes, int], Flow] = {}
         self.flow: Flow | None = None  # the one that packets without addresses belong to
         self.waiting: Callable[[], bool] | None = None  # a blocking call: does it return now?
@@ -74,6 +84,15 @@ class Ends(ABC):
         self.segments = {"out": 0, "in": 0, "data_out": 0, "data_in": 0, "bytes_out": 0}
         self.data_in_at: Micros = now  # when data, or the SYN, last came from the script
         self.largest_in = 0  # the longest segment of the script's
+
+    @property
+    def ipv4(self) -> bool:
+        """What the link speaks."""
+        return len(self.here) == wire.IPV4
+
+    def parse(self, text: str) -> bytes:
+        """An address on the link. Raises AddressValueError."""
+        return IPv4Address(text).packed if self.ipv4 else IPv6Address(text).packed
 
     @abstractmethod
     def run_until(self, until: Micros, *, stop: Callable[[], bool] | None = None) -> bool:

@@ -11,7 +11,7 @@ Documented for authors in docs/drill.md.
 """
 
 import errno
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError
 
 from umuxstack.conformance.calls import Calls, Steps, number
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
@@ -79,14 +79,18 @@ class ExtendedCalls(Calls):
         return 0
 
     def call_address(self, name: Value, place: Value) -> int:
-        self.target.names[text(name)] = self._place(text(place))
+        self.target.names[text(name)] = self._on_link(text(place))
         return 0
 
     def _place(self, name: str) -> Address:
+        """The stack's address of whom the script means."""
+        return self.target.to_stack(self._on_link(name))
+
+    def _on_link(self, name: str) -> bytes:
         known = self.target.names.get(name)
         if known is not None:
             return known
         try:
-            return Address(IPv6Address(name).packed)
+            return self.target.parse(name)
         except AddressValueError:
             raise CallError(errno.EINVAL) from None

@@ -1,18 +1,12 @@
-"""ICMP of scripts: names to numbers, errors with the packet that they quote.
+"""ICMP of scripts: names to numbers of the link's own ICMP, v6 or v4, and errors with the packet that they quote."""
 
-A script for IPv4 is played over IPv6: its errors become those of RFC 4443 that mean the same, and its MTUs grow by
-the 20 octets that the header is longer.
-"""
-
-import struct
 from typing import Final
 
 from umuxstack.conformance import wire
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.outcome import UnsupportedConstruct
-from umuxstack.conformance.script import IcmpPacket, Quoted, Sequence
-
-LONGER_HEADER: Final = 20  # IPv6's 40 octets, IPv4's 20
+from umuxstack.conformance.script import IcmpPacket, Quoted, Sequence, TcpFlags
+from umuxstack.conformance.siit_icmp import LONGEST4, LONGEST6
 
 _TYPES: Final = {
     "unreachable": 1,
@@ -33,131 +27,119 @@ _CODES: Final[dict[str, dict[str, int]]] = {
         "policy_fail": 5,
         "reject_route": 6,
     },
-    "packet_too_big": {},
     "time_exceeded": {"exceeded_hop_limit": 0, "exceeded_frag_time": 1},
     "parameter_problem": {"header_field": 0, "unknown_next_header": 1, "unknown_option": 2},
-    "echo_request": {},
-    "echo_reply": {},
 }
-# IPv4's codes of "unreachable", by what they mean in IPv6 (RFC 7915 4.2); frag_needed is "packet too big".
-_V4_UNREACHABLE: Final = {
-    "net_unreachable": (1, 0),
-    "host_unreachable": (1, 0),
-    "protocol_unreachable": (4, 1),
-    "port_unreachable": (1, 4),
-    "frag_needed": (2, 0),
-    "source_route_failed": (1, 0),
-    "net_unknown": (1, 0),
-    "host_unknown": (1, 0),
-    "source_host_isolated": (1, 0),
-    "net_prohibited": (1, 1),
-    "host_prohibited": (1, 1),
-    "net_unreachable_for_tos": (1, 0),
-    "host_unreachable_for_tos": (1, 0),
-    "packet_filtered": (1, 1),
-    "precedence_cutoff": (1, 6),
+# RFC 792, 950, 1256
+_TYPES4: Final = {
+    "echo_reply": 0,
+    "unreachable": 3,
+    "source_quench": 4,
+    "redirect": 5,
+    "echo_request": 8,
+    "router_advertisement": 9,
+    "router_solicitation": 10,
+    "time_exceeded": 11,
+    "parameter_problem": 12,
+    "timestamp_request": 13,
+    "timestamp_reply": 14,
+    "information_request": 15,
+    "information_reply": 16,
+    "address_mask_request": 17,
+    "address_mask_reply": 18,
 }
-_V4_TIME: Final = {
-    "exceeded_ttl": 0,
-    "ttl": 0,
-    "ttl_exceeded_in_transit": 0,
-    "exceeded_frag_time": 1,
-    "exceeded_fragment_reassembly": 1,
-    "frag_reass_exceeded": 1,
+# RFC 792, 1122 3.2.2.1, 1812 5.2.7.1
+_CODES4: Final[dict[str, dict[str, int]]] = {
+    "unreachable": {
+        name: code
+        for code, name in enumerate(
+            (
+                *("net_unreachable", "host_unreachable", "protocol_unreachable", "port_unreachable", "frag_needed"),
+                *("source_route_failed", "net_unknown", "host_unknown", "source_host_isolated", "net_prohibited"),
+                *("host_prohibited", "net_unreachable_for_tos", "host_unreachable_for_tos", "packet_filtered"),
+                *("precedence_violation", "precedence_cutoff"),
+            )
+        )
+    },
+    "time_exceeded": {
+        **dict.fromkeys(("exceeded_ttl", "ttl", "ttl_exceeded_in_transit"), 0),
+        **dict.fromkeys(("exceeded_frag_time", "exceeded_fragment_reassembly", "frag_reass_exceeded"), 1),
+    },
 }
-_V4_TYPES: Final = {0: "echo_reply", 3: "unreachable", 8: "echo_request", 11: "time_exceeded", 12: "parameter_problem"}
-_V4_OBSOLETE: Final = (
-    *("timestamp_request", "timestamp_reply", "information_request", "information_reply"),
-    *("address_mask_request", "address_mask_reply", "router_advertisement", "router_solicitation"),
-)
-_V4_PARAMETER: Final = {None: 0, "code_0": 0, "code_2": 0}
-
-
-def is_lost(packet: IcmpPacket) -> bool:
-    """Whether an IPv4 message means nothing in IPv6: on its way there it is dropped without a word (RFC 7915 4.2)."""
-    match packet.type_name, packet.code:
-        case ("redirect" | "source_quench", _) | ("unreachable", "precedence_violation"):
-            return True
-        case name, _ if name in _V4_OBSOLETE or (name.startswith("type_") and int(name[5:]) not in _V4_TYPES):
-            return True
-        case "parameter_problem", code:
-            return code not in _V4_PARAMETER
-    return False
+_ERRORS4: Final = frozenset((3, 4, 5, 11, 12))
+_FIRST_NO_ERROR: Final = 128  # of ICMPv6
 
 
 def numbers(packet: IcmpPacket, *, ipv4: bool) -> tuple[int, int]:
-    """(type, code) of RFC 4443. Raises UnsupportedConstruct."""
+    """(type, code) of RFC 4443, or of RFC 792. Raises UnsupportedConstruct."""
     name, code = packet.type_name, packet.code
-    if ipv4 and name.startswith("type_"):
-        name = _V4_TYPES.get(int(name[5:]), name)
-    if ipv4 and name == "unreachable" and code in _V4_UNREACHABLE:
-        return _V4_UNREACHABLE[code]
-    if ipv4 and name == "time_exceeded" and code in _V4_TIME:
-        return 3, _V4_TIME[code]
-    if ipv4 and name == "parameter_problem" and code in _V4_PARAMETER:
-        return 4, _V4_PARAMETER[code]
-    kind = _TYPES.get(name)
-    if kind is None and name.startswith("type_") and not ipv4:
-        kind = int(name[5:])
-    if kind is None:
+    types, codes = (_TYPES4, _CODES4) if ipv4 else (_TYPES, _CODES)
+    kind = int(name[5:]) if name.startswith("type_") else types.get(name)
+    if kind is None or kind > 0xFF:
         raise UnsupportedConstruct(f"ICMP {name}")
     if code is None:
         return kind, 0
-    known = _CODES.get(name, {})
-    if code in known:
-        return kind, known[code]
-    if code.startswith("code_"):
-        return kind, int(code[5:])
-    raise UnsupportedConstruct(f"ICMP {name} {code}")
+    known = codes.get(name, {}).get(code)
+    if known is None and code.startswith("code_"):
+        known = int(code[5:])
+    if known is None or known > 0xFF:
+        raise UnsupportedConstruct(f"ICMP {name} {code}")
+    return kind, known
 
 
-def build(packet: IcmpPacket, flow: Flow, source: bytes, *, ipv4: bool) -> bytes:
-    """The message as it stands on the wire, quoting a packet of `flow` that the stack has sent."""
+def _is_error(kind: int, *, ipv4: bool) -> bool:
+    """Whether it quotes a packet."""
+    return kind in _ERRORS4 if ipv4 else kind < _FIRST_NO_ERROR
+
+
+def build(packet: IcmpPacket, flow: Flow, ip: wire.Ip) -> bytes:
+    """The message as it stands on the wire, quoting a packet of `flow` that the stack has sent.
+
+    Raises UnsupportedConstruct; ValueError for what has no room in it.
+    """
+    ipv4 = len(ip.source) == wire.IPV4
     kind, code = numbers(packet, ipv4=ipv4)
-    value = packet.mtu or 0
-    if ipv4 and kind == 2:
-        value += LONGER_HEADER
-    if kind >= 128:
+    value, body = 0, b""
+    if _is_error(kind, ipv4=ipv4):
+        value, body = packet.mtu or 0, _quote(packet, flow)[: LONGEST4 if ipv4 else LONGEST6]
+        if not ipv4 and kind == 4:
+            value = {0: 4, 1: 6}.get(code, 40)
+        if value > (0xFFFF if ipv4 else 0xFFFFFFFF):
+            raise ValueError(f"an MTU of {value}")
+    else:
         value = (packet.identifier or 0) << 16
-        return wire.build_icmp(wire.IcmpMessage(wire.Ip(source, flow.local), kind, code, value, b""))
-    if kind == 4:
-        value = {0: 4, 1: 6}.get(code, 40)
-    return wire.build_icmp(wire.IcmpMessage(wire.Ip(source, flow.local), kind, code, value, _quote(packet, flow)))
+    return wire.build_icmp(wire.IcmpMessage(ip, kind, code, value, body))
 
 
 def _quote(packet: IcmpPacket, flow: Flow) -> bytes:
-    """As much of the packet as RFC 4443 2.4 (c) asks for."""
+    """The packet that it is about, whole."""
     quoted = packet.quoted
     if quoted is None:  # a segment of number 0: the SYN
         quoted = Quoted("tcp", 0, Sequence(0, 0))
-    ports = struct.pack(">HH", flow.local_port, flow.remote_port)
-    if quoted.protocol == "tcp":
-        number = 0
-        if quoted.sequence is not None:
-            number = quoted.sequence.start
-            if not quoted.sequence.absolute:
-                number = flow.to_live(number, local=True, syn=False)
-        upper = ports + struct.pack(">IIHHHH", number, 0, 0x5010, 0, 0, 0)
-        protocol = wire.TCP
-    else:
-        upper = ports + struct.pack(">HH", 8 + quoted.length, 0)
-        protocol = wire.UDP
-    whole = wire.build_ip(wire.Ip(flow.local, flow.remote), protocol, upper + bytes(quoted.length))
-    return whole[: 1280 - 48]
+    ip, payload = wire.Ip(flow.local, flow.remote), bytes(quoted.length)
+    if quoted.protocol != "tcp":
+        return wire.build_datagram(wire.UdpDatagram(ip, flow.local_port, flow.remote_port, payload))
+    number = 0
+    if quoted.sequence is not None:
+        number = quoted.sequence.start
+        if not quoted.sequence.absolute:
+            number = flow.to_live(number, local=True, syn=False)
+    ports = (flow.local_port, flow.remote_port)
+    return wire.build_segment(wire.Segment(ip, *ports, number, 0, TcpFlags.ACK, 0, 0, (), payload))
 
 
-def differences(expected: IcmpPacket, actual: wire.IcmpMessage, *, ipv4: bool) -> list[tuple[str, str, str]]:
+def differences(expected: IcmpPacket, actual: wire.IcmpMessage) -> list[tuple[str, str, str]]:
     """(field, expected, actual) of each that differs."""
+    ipv4 = len(actual.ip.source) == wire.IPV4
     kind, code = numbers(expected, ipv4=ipv4)
     out = []
     if (kind, code) != (actual.type, actual.code):
         out.append(("type, code", f"{kind}, {code}", f"{actual.type}, {actual.code}"))
-    if expected.mtu is not None:
-        mtu = expected.mtu + (LONGER_HEADER if ipv4 else 0)
-        if mtu != actual.value:
-            out.append(("mtu", str(mtu), str(actual.value)))
-    if expected.quoted is not None and actual.type < 128:
-        protocol = actual.body[6] if len(actual.body) > 6 else 0
+    if expected.mtu is not None and expected.mtu != actual.value:
+        out.append(("mtu", str(expected.mtu), str(actual.value)))
+    if expected.quoted is not None and _is_error(actual.type, ipv4=ipv4):
+        at = 9 if ipv4 else 6  # where an IP header names what it carries
+        protocol = actual.body[at] if len(actual.body) > at else 0
         wanted = wire.TCP if expected.quoted.protocol == "tcp" else wire.UDP
         if protocol != wanted:
             out.append(("quoted protocol", str(wanted), str(protocol)))

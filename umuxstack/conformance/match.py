@@ -50,9 +50,7 @@ def compare(
                 differences += _ports(expected.ports.source, expected.ports.destination, actual)
             return differences
         case IcmpPacket(), wire.IcmpMessage():
-            return [Difference(*d) for d in icmp.differences(expected, actual, ipv4=wiring.ipv4)] + _ip(
-                expected.ip, actual.ip
-            )
+            return [Difference(*d) for d in icmp.differences(expected, actual)] + _ip(expected.ip, actual.ip)
     return [Difference("protocol", _kind(expected), _kind(actual))]
 
 

@@ -116,7 +116,8 @@ class NamingCalls:
         return 0
 
     def _address(self, given: Value, default: Address | None, port: int) -> tuple[Address | None, int]:
-        return address_of(given, default, port, self.target.names, None if self.target.unified else HERE)
+        host, port = address_of(given, default, port, self.target.hosts(), None if self.target.unified else HERE)
+        return None if host is None else Address(host), port
 
     def call_listen(self, descriptor: Value, backlog: Value) -> int:
         socket = self._socket(descriptor)
@@ -180,7 +181,7 @@ class NamingCalls:
             if socket.udp is None:
                 socket.udp = self.target.stack.udp(self.target.now, address=None if self.target.unified else HERE)
             socket.udp.connect(host, port, self.target.now)
-            self.target.flow = self.target.open_flow(socket.udp.address or HERE, socket.udp.port, host, port)
+            self.target.begin(socket.udp.address or HERE, socket.udp.port, host, port)
             return 0
         if socket.listener is not None:
             raise CallError(errno.EISCONN)
@@ -230,7 +231,7 @@ class NamingCalls:
             socket.session = target.connect(host, port, source, local_port, policy, socket.ports, early)
         socket.connecting = True
         session = socket.session
-        target.flow = target.open_flow(session.local, session.local_port, host, session.remote_port)
+        target.begin(session.local, session.local_port, host, session.remote_port)
         return session
 
     def call_close(self, descriptor: Value) -> int:

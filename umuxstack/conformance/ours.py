@@ -2,13 +2,11 @@
 
 from umuxstack.conformance import commands, tcpinfo
 from umuxstack.conformance.extension import ExtendedCalls
-from umuxstack.conformance.icmp import LONGER_HEADER
-from umuxstack.conformance.outcome import Mismatch
+from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.script import SystemCall
 from umuxstack.conformance.sockets import BSD_ERRNOS
 from umuxstack.conformance.subject import Setup, Steps, Subject
 from umuxstack.conformance.target import Target
-from umuxstack.core.network.pmtu import MINIMUM
 from umuxstack.core.units import Micros, millis
 
 
@@ -16,14 +14,15 @@ class OurStack(Subject):
     """One stack in virtual time."""
 
     def __init__(self, setup: Setup) -> None:
+        if setup.unified and setup.ipv4:
+            raise UnsupportedConstruct("unified sessions over IPv4")
         self.target = Target(
             setup.policy,
             mtu=setup.mtu,
             seed=setup.seed,
             unified=setup.unified,
             silence=setup.unified,
-            # A path of IPv4 may carry less than any of IPv6 does (RFC 791: 68 octets).
-            min_mtu=68 + LONGER_HEADER if setup.wiring.ipv4 else MINIMUM,
+            names=setup.names,
         )
         self.ends = self.target
         self.calls = ExtendedCalls(

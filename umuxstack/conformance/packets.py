@@ -3,12 +3,13 @@
 The flow (numbers, ports, addresses) of each packet is found here. One expected line may stand for several segments.
 """
 
+from ipaddress import AddressValueError, ip_address
 from typing import Final
 
 import attrs
 
 from umuxstack.conformance import icmp, wire
-from umuxstack.conformance.ends import HERE, PEERS, Ends, Sent
+from umuxstack.conformance.ends import Ends, Sent
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.match import Difference, compare, describe
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
@@ -20,7 +21,6 @@ from umuxstack.conformance.script import (
     IcmpPacket,
     IpFields,
     Md5,
-    Mss,
     Packet,
     TcpFlags,
     TcpOption,
@@ -30,11 +30,10 @@ from umuxstack.conformance.script import (
     UnknownOption,
     UnsupportedPacket,
 )
-from umuxstack.core.units import Address, Micros
+from umuxstack.core.units import Micros
 
 FIRST_REMOTE_PORT: Final = 40_000
-ECHO_REPLY: Final = 129  # RFC 4443 4.2
-DEFAULT_MSS: Final = 536  # of IPv4 (RFC 9293 MUST-15)
+ECHO_REPLIES: Final = (129, 0)  # RFC 4443 4.2, RFC 792; no other message that a stack sends has type 0
 _ECN: Final = {"noecn": 0, "ect1": 1, "ect0": 2, "ce": 3}
 
 
@@ -44,7 +43,6 @@ class Wiring:
 
     bind_port: int = 8080
     connect_port: int = 8080
-    ipv4: bool = False
     strict_segments: bool = False
     mss: int = 0  # --mss: how a long injected segment was made up
     stamp_tick: int = 0  # --tcp_ts_tick_usecs; 0: the stack's timestamp values are not checked
@@ -101,10 +99,8 @@ class Packets:
         known = self.target.names.get(name)
         if known is not None:
             return known
-        from ipaddress import AddressValueError, IPv6Address
-
         try:
-            return IPv6Address(name).packed
+            return self.target.parse(name)
         except AddressValueError:
             raise Mismatch(f"nothing is called {name!r}; there are: {', '.join(sorted(self.target.names))}") from None
 
@@ -121,10 +117,10 @@ class Packets:
             if current is not None and not (opens and self._is_over(current)):
                 return current
             port = current.remote_port if current is not None and self._is_again(current) else self.next_remote_port()
-            flow = target.open_flow(HERE, self.wiring.bind_port, PEERS["peer"], port)
+            flow = target.open_flow(target.here, self.wiring.bind_port, target.peer, port)
         else:
-            local = self.address(packet.ip.destination, current.local if current is not None else HERE)
-            remote = self.address(packet.ip.source, current.remote if current is not None else PEERS["peer"])
+            local = self.address(packet.ip.destination, current.local if current is not None else target.here)
+            remote = self.address(packet.ip.source, current.remote if current is not None else target.peer)
             known = self._known(local, remote, packet)
             if known is not None and not (opens and self._is_over(known)):
                 return known
@@ -170,10 +166,11 @@ class Packets:
             local = self.address(packet.ip.destination, flow.local)
             found = [f for f in self.target.flows.values() if f.local == local]
             flow = found[-1] if found else flow
-        if self.wiring.ipv4 and icmp.is_lost(packet):
-            return b""
-        source = self.address(packet.ip.source, flow.remote)
-        raw = icmp.build(packet, flow, source, ipv4=self.wiring.ipv4)
+        ip = attrs.evolve(self._ip(flow, packet.ip), source=self.address(packet.ip.source, flow.remote))
+        try:
+            raw = icmp.build(packet, flow, ip)
+        except ValueError as error:
+            raise UnsupportedConstruct(str(error)) from None
         self.target.inject(raw)
         return raw
 
@@ -185,7 +182,10 @@ class Packets:
             if fields.ecn == "ect01":
                 raise UnsupportedConstruct("ect01 on an injected packet")
             traffic_class = traffic_class & ~3 | _ECN[fields.ecn]
-        return wire.Ip(flow.remote, flow.local, traffic_class, fields.flow_label or 0, fields.hop_limit or 64)
+        if self.target.ipv4 and fields.flow_label:
+            raise UnsupportedConstruct("a flow label in IPv4")
+        hop_limit = 64 if fields.hop_limit is None else fields.hop_limit
+        return wire.Ip(flow.remote, flow.local, traffic_class, fields.flow_label or 0, hop_limit)
 
     def _inject_segment(self, packet: TcpPacket) -> bytes:
         flow = self._inbound_flow(packet)
@@ -230,10 +230,6 @@ class Packets:
         options = flow.options_to_live(packet.options or ())
         if packet.flags & (TcpFlags.SYN | TcpFlags.ACK) == TcpFlags.SYN:
             options = tuple(self._cookie(option, flow) for option in options)
-        if self.wiring.ipv4 and packet.flags & TcpFlags.SYN and not any(isinstance(option, Mss) for option in options):
-            # Who says nothing in IPv4 means this, and in IPv6 more than twice as much.
-            if len(wire.build_options(options)) <= 36:
-                return (Mss(DEFAULT_MSS), *options)
         return options
 
     def _cookie(self, option: TcpOption, flow: Flow) -> TcpOption:
@@ -247,9 +243,11 @@ class Packets:
 
     def _inject_datagram(self, packet: UdpPacket) -> bytes:
         flow = self._inbound_flow(packet)
-        raw = wire.build_datagram(
-            wire.UdpDatagram(self._ip(flow, packet.ip), flow.remote_port, flow.local_port, self._payload(packet.length))
-        )
+        ports = (flow.remote_port, flow.local_port)
+        try:
+            raw = wire.build_datagram(wire.UdpDatagram(self._ip(flow, packet.ip), *ports, self._payload(packet.length)))
+        except ValueError as error:
+            raise UnsupportedConstruct(str(error)) from None
         self.target.inject(raw)
         return raw
 
@@ -261,7 +259,7 @@ class Packets:
         sent = self.target.sent
         while self.wiring.ignores_others and isinstance(expected, TcpPacket) and sent:
             packet = sent[0].packet
-            echo = isinstance(packet, wire.IcmpMessage) and packet.type == ECHO_REPLY
+            echo = isinstance(packet, wire.IcmpMessage) and packet.type in ECHO_REPLIES
             if not echo and not (isinstance(packet, wire.Segment) and self._of_another(packet, expected)):
                 break
             sent.popleft()
@@ -381,12 +379,10 @@ class Packets:
         return out
 
     def name_of(self, address: bytes) -> str:
-        from ipaddress import IPv6Address
-
         for name, known in self.target.names.items():
             if known == address:
                 return name
-        return str(IPv6Address(Address(address)))
+        return str(ip_address(address))
 
     def _learn_stamps(self, options: tuple[TcpOption, ...], actual: wire.Segment, flow: Flow) -> None:
         written = [o for o in options if isinstance(o, Timestamps)]

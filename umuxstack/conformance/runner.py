@@ -7,13 +7,14 @@ the stack sends, which must be in time. Every `*`, range and tolerance is about 
 import re
 import time
 import traceback
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from umuxstack.conformance import commands, tcpinfo
-from umuxstack.conformance.icmp import LONGER_HEADER
+from umuxstack.conformance.ends import IPV4, IPV6
 from umuxstack.conformance.match import show
 from umuxstack.conformance.ours import OurStack
 from umuxstack.conformance.outcome import Mismatch, Outcome, Status, UnsupportedConstruct
@@ -40,6 +41,8 @@ from umuxstack.core.units import NEVER, Micros, seconds
 
 MAKES_DESCRIPTOR: Final = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
 FINISH: Final = seconds(3600)  # for a blocking call without an end
+VERSIONS: Final = ("ipv4", "ipv4-mapped-ipv6", "ipv6")  # of --ip_version
+LEAST_MTU: Final = 68  # of IPv4 (RFC 791)
 
 # Whose `#ifdef` blocks count. The vendors' scripts say under their own names what their stacks do, and what the
 # RFCs ask for under STANDARD.
@@ -137,12 +140,16 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
     option = script.option
     ours = option("umux") is not None
     by_name = Path(script.path).stem.endswith("v6")  # the suites' own runners go by it
-    ipv4 = (option("ip_version") or ("ipv6" if ours or by_name else "ipv4")) != "ipv6"
+    version = option("ip_version") or ("ipv6" if ours or by_name else "ipv4")
+    if version not in VERSIONS:
+        raise ValueError(f"--ip_version={version}: there are {', '.join(VERSIONS)}")
+    ipv4 = version != "ipv6"
     # The kernel's own runner passes --mtu=1520 for IPv6, so that segments have 1460 octets in both versions.
     kernel = name == "linux" and not ipv4 and re.search(r">[^<\n]*<mss 1460", text) is not None
     mtu = int(option("mtu") or (1520 if kernel else 1500))
-    if mtu < (68 if ipv4 else pmtu.MINIMUM):
-        raise UnsupportedConstruct(f"--mtu={mtu}: an IPv6 link carries {pmtu.MINIMUM} octets at least")
+    least = LEAST_MTU if ipv4 else pmtu.MINIMUM
+    if mtu < least:
+        raise UnsupportedConstruct(f"--mtu={mtu}: an {'IPv4' if ipv4 else 'IPv6'} link carries {least} octets at least")
     tolerance = max(int(option("tolerance_usecs") or (1000 if ours else 4000)), settings.tolerance)
     percent = 0.0 if ours or name == "freebsd" else float(option("tolerance_percent") or 12.5)
     policy = personality(name)
@@ -151,12 +158,9 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
         policy = attrs.evolve(policy, **_presumed(text))  # type: ignore[arg-type]
     if ipv4:
         policy = attrs.evolve(policy, announce_path_mtu=False)  # BSD does so for IPv6 alone
-        if mtu + LONGER_HEADER < pmtu.MINIMUM:  # our link cannot be that narrow; segments can
-            policy = attrs.evolve(policy, mss=mtu - 40)
     wiring = Wiring(
         bind_port=int(option("bind_port") or 8080),
         connect_port=int(option("connect_port") or 8080),
-        ipv4=ipv4,
         strict_segments=option("strict_segments") is not None,
         mss=int(option("mss") or 0),
         stamp_tick=int(option("tcp_ts_tick_usecs") or 0),
@@ -170,12 +174,23 @@ def setup_of(script: Script, text: str, name: str, settings: Settings) -> Setup:
         f"{settings.seed} {Path(script.path).name}",
         ours,
         option("umux") == "unified",
-        max(mtu + (LONGER_HEADER if ipv4 else 0), pmtu.MINIMUM),
+        mtu,
         policy,
         wiring,
         tolerance,
         max(percent, settings.tolerance_percent),
+        _ends(option("local_ip"), option("remote_ip")) if ipv4 else IPV6,
+        mapped=version == "ipv4-mapped-ipv6",
     )
+
+
+def _ends(local: str | None, remote: str | None) -> dict[str, bytes]:
+    """Who is on a link that speaks IPv4: the script's own addresses, if it says any. Raises ValueError."""
+    names = dict(IPV4)
+    for name, text in (("here", local), ("peer", remote)):
+        if text is not None:
+            names[name] = IPv4Address(text.strip('"').partition("/")[0]).packed
+    return names
 
 
 class Runner:

@@ -5,13 +5,14 @@ script's options say, for whoever builds a subject. Knows no stack.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 
 import attrs
 
 from umuxstack.conformance.ends import Ends
 from umuxstack.conformance.packets import Wiring
 from umuxstack.conformance.script import Script, SystemCall
+from umuxstack.conformance.wire import IPV4
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.units import Micros
 
@@ -27,11 +28,18 @@ class Setup:
     seed: str
     ours: bool  # it says --umux
     unified: bool
-    mtu: int  # of an IPv6 link
+    mtu: int  # of the link
     policy: TcpPolicy
     wiring: Wiring
     tolerance: int  # microseconds
     tolerance_percent: float  # of a delay
+    names: Mapping[str, bytes]  # who is on the link, by addresses of what it speaks
+    mapped: bool = False  # its sockets are IPv6's all the same, by IPv4-mapped addresses
+
+    @property
+    def ipv4(self) -> bool:
+        """What the link speaks."""
+        return len(self.names["here"]) == IPV4
 
 
 class Subject(ABC):

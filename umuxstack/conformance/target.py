@@ -1,20 +1,24 @@
 """Our stack under test, in virtual time: packets in, packets out, sessions by four-tuple.
 
-Owns the clock. What the stack sends is read at once. Invariant: time moves only in `run_until`, from deadline to
-deadline.
+Owns the clock. What the stack sends is read at once. On a link that speaks IPv4 a translator stands in front of the
+stack, and everything that the script sees is on its far side. Invariant: time moves only in `run_until`, from deadline
+to deadline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Final
 
 import attrs
 
-from umuxstack.conformance.ends import HERE, PREFIX, Ends
+from umuxstack.conformance.ends import HERE, IPV6, PREFIX, Ends
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.notices import Notices
 from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.reordering import Look, Reordering
 from umuxstack.conformance.send_queue import SendQueue
+from umuxstack.conformance.siit import Translator
+from umuxstack.conformance.siit_icmp import LONGER_HEADER
 from umuxstack.conformance.spent import Spent
 from umuxstack.conformance.symbols import TFO_COOKIE, TFO_COOKIE_ZERO, TFO_KEY
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
@@ -35,15 +39,34 @@ LIVELOCK: Final = 200_000  # steps in which no time passes
 # Cookies that scripts name, and the key that makes them: Linux's, of the common settings and of one that is all zeros.
 COOKIE_KEYS: Final = {TFO_COOKIE: TFO_KEY, TFO_COOKIE_ZERO: "00" * 16}
 PATIENCE: Final = seconds(7 * 24 * 3600)
+LEAST_IPV4: Final = 68  # octets that every IPv4 link carries (RFC 791)
+IPV4_HEADERS: Final = 40  # with TCP's, without options
 
 
 class Target(Ends):
-    """One stack with one link. `unified`: sessions on addresses of their own; else ports on one shared address."""
+    """One stack with one link. `unified`: sessions on addresses of their own; else ports on one shared address.
+
+    `mtu` is the link's, `names` are who is on it.
+    """
 
     def __init__(
-        self, policy: TcpPolicy, *, mtu: int, seed: str, unified: bool, silence: bool, min_mtu: int = MINIMUM
+        self,
+        policy: TcpPolicy,
+        *,
+        mtu: int,
+        seed: str,
+        unified: bool,
+        silence: bool,
+        names: Mapping[str, bytes] = IPV6,
     ) -> None:
-        super().__init__(mtu=mtu, seed=seed, now=START)
+        super().__init__(mtu=mtu, seed=seed, now=START, names=names)
+        self.translator: Translator | None = None
+        if self.ipv4:
+            self.translator = Translator({four: IPV6[name] for name, four in names.items()})
+            mtu += LONGER_HEADER
+            if mtu < MINIMUM:  # the stack's own link cannot be that narrow; its segments can
+                policy = attrs.evolve(policy, mss=mtu - LONGER_HEADER - IPV4_HEADERS)
+                mtu = MINIMUM
         self.policy = policy
         self.unified = unified
         config = StackConfig(
@@ -55,7 +78,8 @@ class Target(Ends):
             pool=PoolPolicy(4, 16),
         )
         self.stack = Stack(config, self.entropy, self.now)
-        self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = min_mtu
+        if self.ipv4:  # a path of IPv4 may carry less than any of IPv6 does
+            self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = LEAST_IPV4 + LONGER_HEADER
         self.spent: dict[TcpSession, Spent] = {}
         self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
@@ -124,7 +148,7 @@ class Target(Ends):
         for outgoing in self.stack.take_output(self.now):
             if self.link_up and self.queue_up:
                 for raw in finish(outgoing):
-                    self._take(raw)
+                    self._take(raw if self.translator is None else self._translated(self.translator, raw))
         self.stack.take_ready()
         self.stack.take_events()
         for session, notices in self.notices.items():
@@ -146,24 +170,58 @@ class Target(Ends):
 
     # Packets
 
+    def _translated(self, translator: Translator, raw: bytes) -> bytes:
+        """What the stack sends, for the link. Raises Mismatch for what no IPv4 packet can be."""
+        found = translator.to_ipv4(raw)
+        if found is None:
+            raise Mismatch(f"an unsound packet, or nothing for IPv4: {translator.last_lost}", [raw.hex()])
+        return found
+
     def inject(self, raw: bytes, gso_size: int = 0) -> None:
         self.capture.append((self.now, raw))
-        if self.link_up:
+        for_stack = raw if self.translator is None else self.translator.to_ipv6(raw)
+        if self.link_up and for_stack is not None:
             tcb = None if self.flow is None else self.session_of(self.flow)
             before = Look(tcb) if isinstance(tcb, Connection) and tcb.board else None
-            self.stack.receive(raw, 0, gso_size, False, self.now)
+            self.stack.receive(for_stack, 0, gso_size, False, self.now)
             if before is not None and isinstance(tcb, Connection) and isinstance(tcb.handle, TcpSession):
                 self.orders.setdefault(tcb.handle, Reordering()).compare(tcb, before)
         self._settle()
+
+    # Addresses: the stack's and the link's
+
+    def to_stack(self, address: bytes) -> Address:
+        """What the stack calls an address on the link."""
+        return Address(address) if self.translator is None else self.translator.address6(address)
+
+    def hosts(self) -> Mapping[str, Address]:
+        """The stack's addresses, by the names of scripts; on a link that speaks IPv4 also by its addresses as text."""
+        known = {name: self.to_stack(address) for name, address in self.names.items()}
+        if self.translator is not None:
+            known |= {str(ip_address(address)): self.to_stack(address) for address in self.names.values()}
+        return known
+
+    def begin(self, local: bytes, local_port: int, remote: bytes, remote_port: int) -> None:
+        """A connection of the stack's begins; packets without addresses belong to it from now on."""
+        if self.translator is not None:
+            local, remote = self._on_link(local), self._on_link(remote)
+        self.flow = self.open_flow(local, local_port, remote, remote_port)
+
+    def _on_link(self, address: bytes) -> bytes:
+        found = None if self.translator is None else self.translator.address4(address)
+        if found is None:
+            raise Mismatch(f"{ip_address(address)} has no address on a link that speaks IPv4")
+        return found
 
     # Sessions
 
     def session_of(self, flow: Flow) -> object | None:
         """Who answers for this four-tuple now: a connection, a record of one, or nobody."""
-        if flow.local == HERE:
-            key = flow.remote + flow.remote_port.to_bytes(2, "big") + flow.local_port.to_bytes(2, "big")
+        remote = self.to_stack(flow.remote)
+        if flow.local == self.here:
+            key = remote + flow.remote_port.to_bytes(2, "big") + flow.local_port.to_bytes(2, "big")
             return self.mux.sessions.get(key)
-        return self.stack._ctx.demux.pairs.get(flow.remote + flow.local)
+        return self.stack._ctx.demux.pairs.get(remote + self.to_stack(flow.local))
 
     def is_known(self, flow: Flow) -> bool:
         return self.session_of(flow) is not None
@@ -222,7 +280,7 @@ class Target(Ends):
 
     def cookie(self, name: bytes, flow: Flow) -> bytes:
         if name in self.cookie_keys:
-            return mint(self.stack._ctx.entropy, self.cookie_keys[name], flow.remote + flow.local, 0)
+            return mint(self.stack._ctx.entropy, self.cookie_keys[name], self.to_stack(flow.remote) + self.to_stack(flow.local), 0)
         return self.cookies.get(name, name)
 
     def learn_cookie(self, name: bytes, cookie: bytes, flow: Flow) -> None:

@@ -116,7 +116,7 @@ def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
         "tcpi_bytes_sent": segments["bytes_out"],
         "tcpi_bytes_received": _received(calls, session.tcb.rcv_nxt),
         "tcpi_rcv_mss": min(target.largest_in or DEFAULT_RCV_MSS, mss),
-        "tcpi_advmss": min(target.mtu - 60, session.policy.mss or target.mtu),
+        "tcpi_advmss": min(target.mtu - (40 if target.ipv4 else 60), session.policy.mss or target.mtu),
         "tcpi_last_data_recv": (target.now - target.data_in_at) // 1000,
         "tcpi_reordering": order.degree,
         "tcpi_reord_seen": order.seen,
@@ -136,7 +136,7 @@ def of_stack(calls: "Calls") -> dict[str, object]:
     """What a script of ours may ask beside: drops, leases, pool, doors, counters, by name."""
     stack = calls.target.stack
     snapshot = stack.counters.snapshot()
-    names = {address: name for name, address in calls.target.names.items()}
+    names: dict[bytes, str] = {address: name for name, address in calls.target.hosts().items()}
     return {
         "drop": {key[5:]: value for key, value in snapshot.items() if key.startswith("drop.")},
         "counter": {key: value for key, value in snapshot.items() if not key.startswith("drop.")},

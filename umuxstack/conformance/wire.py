@@ -1,8 +1,8 @@
-"""Packets as bytes, for the runner: IPv6 with TCP, UDP or ICMPv6, read and built with struct alone.
+"""Packets as bytes, for the runner: IPv6 or IPv4 with TCP, UDP or ICMP, read and built with struct alone.
 
 Knows nothing of `umuxstack.core.wire`: an error there must not be its own judge. Every packet that is read is
-verified (lengths, checksum, reserved bits); what is unsound raises `Unsound`, whatever the script expects.
-RFC 8200, 9293 3.1, 7323, 2018, 4443.
+verified (lengths, checksums, reserved bits); what is unsound raises `Unsound`, whatever the script expects.
+RFC 8200, 791, 9293 3.1, 7323, 2018, 4443, 792.
 """
 
 import struct
@@ -24,12 +24,18 @@ from umuxstack.conformance.script import (
     WindowScale,
 )
 
+ICMP: Final = 1
 TCP: Final = 6
 UDP: Final = 17
 ICMPV6: Final = 58
-FRAGMENT: Final = 44
+FRAGMENT: Final = 44  # IPv6's extension header; also how a fragment of IPv4 is called here
+DONT_FRAGMENT: Final = 0x4000
+MORE_FRAGMENTS: Final = 0x2000
+IPV4: Final = 4  # octets of an address
 
 _IP: Final = struct.Struct(">IHBB16s16s")
+_IP4: Final = struct.Struct(">BBHHHBBH4s4s")
+_WORDS: Final = struct.Struct(">10H")  # an IPv4 header without options
 _TCP: Final = struct.Struct(">HHIIHHHH")
 _UDP: Final = struct.Struct(">HHHH")
 _ICMP: Final = struct.Struct(">BBHI")
@@ -42,7 +48,7 @@ class Unsound(Exception):
 
 @attrs.frozen(slots=True)
 class Ip:
-    """The IPv6 header's fields."""
+    """The header's fields as IPv6 calls them; of IPv4 when the addresses have four octets, and then without a label."""
 
     source: bytes
     destination: bytes
@@ -82,7 +88,7 @@ class UdpDatagram:
 
 @attrs.frozen(slots=True)
 class IcmpMessage:
-    """An ICMPv6 message; `value` is the 32-bit field behind the checksum, `body` what follows."""
+    """An ICMP message, of v6 or v4 as its addresses; `value` is the 32-bit field behind the checksum."""
 
     ip: Ip
     type: int
@@ -104,14 +110,23 @@ Seen = Segment | UdpDatagram | IcmpMessage | Other
 
 
 def checksum(source: bytes, destination: bytes, protocol: int, upper: bytes) -> int:
-    """RFC 8200 8.1, over the pseudo-header and `upper`; 0 when `upper` holds its right checksum already."""
-    data = source + destination + struct.pack(">II", len(upper), protocol) + upper
+    """Over the pseudo-header and `upper`; 0 when `upper` holds its right checksum already. RFC 8200 8.1, 9293 3.1."""
+    if protocol == ICMP:  # RFC 792: no pseudo-header
+        data = upper
+    elif len(source) == IPV4:
+        data = source + destination + struct.pack(">HH", protocol, len(upper)) + upper
+    else:
+        data = source + destination + struct.pack(">II", len(upper), protocol) + upper
     if len(data) % 2:
         data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    return ~fold(sum(struct.unpack(f">{len(data) // 2}H", data))) & 0xFFFF
+
+
+def fold(total: int) -> int:
+    """A sum of 16-bit words in one's complement (RFC 1071)."""
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return total
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -119,21 +134,15 @@ def checksum(source: bytes, destination: bytes, protocol: int, upper: bytes) -> 
 
 def read(packet: bytes) -> Seen:
     """Decodes and verifies a packet that the stack sent. Raises Unsound."""
-    if len(packet) < 40 or packet[0] >> 4 != 6:
-        raise Unsound("not an IPv6 packet")
-    first, length, protocol, hop_limit, source, destination = _IP.unpack_from(packet)
-    if length != len(packet) - 40:
-        raise Unsound(f"payload length says {length}, there are {len(packet) - 40} octets")
-    if not hop_limit:
-        raise Unsound("hop limit 0")
-    ip = Ip(source, destination, first >> 20 & 0xFF, first & 0xFFFFF, hop_limit)
-    upper = packet[40:]
-    if protocol not in (TCP, UDP, ICMPV6):
+    ip, protocol, upper = _read_ipv4(packet) if packet[:1] and packet[0] >> 4 == 4 else _read_ipv6(packet)
+    if protocol not in (TCP, UDP, ICMP if len(ip.source) == IPV4 else ICMPV6):
         return Other(ip, protocol, upper)
-    if checksum(source, destination, protocol, upper):
+    if checksum(ip.source, ip.destination, protocol, upper):
         raise Unsound("wrong checksum")
     if protocol == TCP:
         return _read_segment(ip, upper)
+    if len(upper) < 8:
+        raise Unsound("shorter than its header")
     if protocol == UDP:
         sport, dport, size, field = _UDP.unpack_from(upper)
         if size != len(upper) or not field:
@@ -141,6 +150,35 @@ def read(packet: bytes) -> Seen:
         return UdpDatagram(ip, sport, dport, upper[8:])
     kind, code, _, value = _ICMP.unpack_from(upper)
     return IcmpMessage(ip, kind, code, value, upper[8:])
+
+
+def _read_ipv6(packet: bytes) -> tuple[Ip, int, bytes]:
+    if len(packet) < 40 or packet[0] >> 4 != 6:
+        raise Unsound("not an IP packet")
+    first, length, protocol, hop_limit, source, destination = _IP.unpack_from(packet)
+    if length != len(packet) - 40:
+        raise Unsound(f"payload length says {length}, there are {len(packet) - 40} octets")
+    if not hop_limit:
+        raise Unsound("hop limit 0")
+    return Ip(source, destination, first >> 20 & 0xFF, first & 0xFFFFF, hop_limit), protocol, packet[40:]
+
+
+def _read_ipv4(packet: bytes) -> tuple[Ip, int, bytes]:
+    """A fragment comes as what IPv6 would call it, whatever it is a piece of."""
+    if len(packet) < 20:
+        raise Unsound("shorter than an IPv4 header")
+    first, tos, length, _, fragment, ttl, protocol, _, source, destination = _IP4.unpack_from(packet)
+    if first != 0x45:
+        raise Unsound("IPv4 options, or an impossible header length")
+    if length != len(packet):
+        raise Unsound(f"total length says {length}, there are {len(packet)} octets")
+    if fold(sum(_WORDS.unpack_from(packet))) != 0xFFFF:
+        raise Unsound("wrong header checksum")
+    if fragment & 0x8000:
+        raise Unsound("the reserved flag is set")
+    if not ttl:
+        raise Unsound("TTL 0")
+    return Ip(source, destination, tos, 0, ttl), FRAGMENT if fragment & 0x3FFF else protocol, packet[20:]
 
 
 def _read_segment(ip: Ip, upper: bytes) -> Segment:
@@ -206,9 +244,28 @@ def _read_option(kind: int, data: bytes) -> TcpOption:
 
 
 def build_ip(ip: Ip, protocol: int, upper: bytes) -> bytes:
-    """A whole packet; `upper` has its checksum."""
+    """A whole packet; `upper` has its checksum. Raises ValueError for one that is too long for IPv4."""
+    if len(ip.source) == IPV4:
+        return build_ipv4(ip, protocol, upper)
     first = 6 << 28 | ip.traffic_class << 20 | ip.flow_label
     return _IP.pack(first, len(upper), protocol, ip.hop_limit, ip.source, ip.destination) + upper
+
+
+def build_ipv4(ip: Ip, protocol: int, upper: bytes, identification: int = 0, fragment: int = DONT_FRAGMENT) -> bytes:
+    """A whole packet, by default one that nobody may fragment, so that its identification says nothing (RFC 6864 4.1).
+
+    Raises ValueError for one that is too long.
+    """
+    return ipv4_header(ip, protocol, 20 + len(upper), identification, fragment) + upper
+
+
+def ipv4_header(ip: Ip, protocol: int, length: int, identification: int, fragment: int) -> bytes:
+    """`fragment`: the word of flags and offset. Raises ValueError for an impossible length."""
+    if length > 0xFFFF:
+        raise ValueError(f"{length} octets: longer than an IPv4 packet")
+    fields = (0x45, ip.traffic_class, length, identification, fragment, ip.hop_limit, protocol)
+    value = ~fold(sum(_WORDS.unpack(_IP4.pack(*fields, 0, ip.source, ip.destination)))) & 0xFFFF
+    return _IP4.pack(*fields, value, ip.source, ip.destination)
 
 
 def build_segment(segment: Segment) -> bytes:
@@ -267,7 +324,7 @@ def build_datagram(datagram: UdpDatagram) -> bytes:
 
 def build_icmp(message: IcmpMessage) -> bytes:
     head = _ICMP.pack(message.type, message.code, 0, message.value)
-    return _finish(message.ip, ICMPV6, head + message.body, 2)
+    return _finish(message.ip, ICMP if len(message.ip.source) == IPV4 else ICMPV6, head + message.body, 2)
 
 
 def _finish(ip: Ip, protocol: int, upper: bytes, at: int) -> bytes:

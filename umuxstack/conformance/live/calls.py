@@ -13,15 +13,14 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance.addresses import address_of
-from umuxstack.conformance.ends import HERE, PEERS, Ends
+from umuxstack.conformance.ends import Ends
 from umuxstack.conformance.live import options
+from umuxstack.conformance.live.wire import MAPPED, unmapped
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.sockets import FIRST_DESCRIPTOR, CallError
 from umuxstack.conformance.symbols import ANY, FIRST_FOREIGN, Value
-from umuxstack.core.units import Address
 
 _POLL_SLICE: Final = 100  # milliseconds: a poll that waits for ever looks up now and then
-_WILD: Final = Address(bytes(16))
 
 
 def number(value: Value) -> int:
@@ -43,10 +42,12 @@ class Held:
 
 
 class KernelCalls:
-    """All descriptors of one script."""
+    """All descriptors of one script. `mapped`: its sockets are IPv6's, on a link that speaks IPv4."""
 
-    def __init__(self, ends: Ends, *, bind_port: int, connect_port: int) -> None:
+    def __init__(self, ends: Ends, *, bind_port: int, connect_port: int, mapped: bool = False) -> None:
         self.ends = ends
+        self.mapped = mapped
+        self.family = stdlib.AF_INET if ends.ipv4 and not mapped else stdlib.AF_INET6
         self.bind_port = bind_port
         self.connect_port = connect_port
         self.table: dict[int, Held] = {}
@@ -127,8 +128,7 @@ class KernelCalls:
             return  # not connected yet
 
     def call_socket(self, domain: Value, kind: Value, protocol: Value) -> int:
-        # A script for IPv4 is played over IPv6 (docs/drill.md).
-        made = stdlib.socket(stdlib.AF_INET6, number(kind), number(protocol))
+        made = stdlib.socket(self.family, number(kind), number(protocol))  # whatever else the script calls it
         if made.type & 0xF == stdlib.SOCK_STREAM and self.congestion:
             made.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, self.congestion.encode())
         if self.ends.flow is not None and not self.ends.is_known(self.ends.flow):
@@ -164,12 +164,15 @@ class KernelCalls:
 
     # Names
 
-    def _address(self, given: Value, default: Address, port: int) -> tuple[str, int]:
-        host, found = address_of(given, default, port, self.ends.names, HERE)
-        return stdlib.inet_ntop(stdlib.AF_INET6, host or _WILD), found
+    def _address(self, given: Value, default: bytes, port: int) -> tuple[str, int]:
+        host, found = address_of(given, default, port, self.ends.names, self.ends.here)
+        return self._text(host or default), found
+
+    def _text(self, host: bytes) -> str:
+        return stdlib.inet_ntop(self.family, MAPPED + host if self.mapped else host)
 
     def call_bind(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> int:
-        self._socket(descriptor).bind(self._address(address, HERE, self.bind_port))
+        self._socket(descriptor).bind(self._address(address, self.ends.here, self.bind_port))
         return 0
 
     def call_listen(self, descriptor: Value, backlog: Value) -> int:
@@ -196,14 +199,14 @@ class KernelCalls:
             raise UnsupportedConstruct("AF_UNSPEC")
         made = self._socket(descriptor)
         held = self._held(descriptor)
-        where = self._address(address, PEERS["peer"], self.connect_port)
+        where = self._address(address, self.ends.peer, self.connect_port)
         before = held.local is not None and held.remote is not None
         if not before:
             # The kernel chooses the port on connecting; a blocking connect returns too late to learn it from.
             if not made.getsockname()[1]:
-                made.bind((stdlib.inet_ntop(stdlib.AF_INET6, HERE), 0))
+                made.bind((self._text(self.ends.here), 0))
             held.local = _packed(made.getsockname())
-            held.remote = (stdlib.inet_pton(stdlib.AF_INET6, where[0]), where[1])
+            held.remote = _packed(where)
             self.ends.flow = self.ends.open_flow(*held.local, *held.remote)
         made.connect(where)
         return 0
@@ -218,7 +221,7 @@ class KernelCalls:
 
     def _check_name(self, expected: Value, actual: tuple[bytes, int]) -> None:
         if isinstance(expected, dict):
-            wanted = address_of(expected, Address(actual[0]), actual[1], self.ends.names, HERE)
+            wanted = address_of(expected, actual[0], actual[1], self.ends.names, self.ends.here)
             if wanted != actual:
                 raise Mismatch(
                     f"the name is {actual[0].hex()}:{actual[1]}, expected {(wanted[0] or b'').hex()}:{wanted[1]}"
@@ -239,7 +242,7 @@ class KernelCalls:
         data, chosen = _data(buffer, size), options.flags(number(flags))
         if made.type != stdlib.SOCK_DGRAM and not isinstance(address, dict):
             return made.send(data, chosen)
-        return made.sendto(data, chosen, self._address(address, PEERS["peer"], self.connect_port))
+        return made.sendto(data, chosen, self._address(address, self.ends.peer, self.connect_port))
 
     def call_writev(self, descriptor: Value, vector: Value, count: Value) -> int:
         return self._socket(descriptor).sendmsg([bytes(size) for size in _vector(vector)])
@@ -272,11 +275,11 @@ class KernelCalls:
     # Options
 
     def call_setsockopt(self, descriptor: Value, level: Value, name: Value, value: Value, length: Value = ANY) -> int:
-        options.set_option(self._socket(descriptor), number(level), number(name), value)
+        options.set_option(self._socket(descriptor), number(level), number(name), value, ipv4=self.ends.ipv4)
         return 0
 
     def call_getsockopt(self, descriptor: Value, level: Value, name: Value, value: Value, length: Value = ANY) -> int:
-        options.check_option(self._socket(descriptor), number(level), number(name), value)
+        options.check_option(self._socket(descriptor), number(level), number(name), value, ipv4=self.ends.ipv4)
         return 0
 
     # Waiting
@@ -344,7 +347,8 @@ class KernelCalls:
 
 def _packed(name: object) -> tuple[bytes, int]:
     assert isinstance(name, tuple)
-    return stdlib.inet_pton(stdlib.AF_INET6, name[0].partition("%")[0]), name[1]
+    family = stdlib.AF_INET6 if ":" in name[0] else stdlib.AF_INET
+    return unmapped(stdlib.inet_pton(family, name[0].partition("%")[0])), name[1]
 
 
 def _data(buffer: Value, size: Value) -> bytes:

@@ -21,9 +21,10 @@ class KernelStack(Subject):
 
     def __init__(self, setup: Setup, kernel: Kernel, limit: Micros) -> None:
         self.kernel = kernel
-        self.wire = KernelEnds(kernel, mtu=setup.mtu, seed=setup.seed, limit=limit)
+        self.wire = KernelEnds(kernel, mtu=setup.mtu, seed=setup.seed, limit=limit, names=setup.names)
         self.ends = self.wire
-        self.calls = KernelCalls(self.wire, bind_port=setup.wiring.bind_port, connect_port=setup.wiring.connect_port)
+        ports = {"bind_port": setup.wiring.bind_port, "connect_port": setup.wiring.connect_port}
+        self.calls = KernelCalls(self.wire, **ports, mapped=setup.mapped)
         self._obey(initial(setup), strict=False)  # an older kernel may lack one
         self.worker = Worker(kernel.enter, self.wire.wake)
 

@@ -27,12 +27,14 @@ _LINUX: Final = {
     "SO_DEBUG": 1,
     "IP_FREEBIND": 15,
     "IP_MTU_DISCOVER": 10,
+    "IP_RECVERR": 11,
+    "IP_MTU": 14,
     "IPV6_MTU_DISCOVER": 23,
     "IPV6_RECVERR": 25,
     "IPV6_MTU": 24,
 }
 _NUMBERS: Final = {OWN[name]: number for name, number in _LINUX.items()}
-# A script for IPv4 is played over IPv6.
+# What a script calls by IPv4's names although its link speaks IPv6.
 _OF_IPV6: Final = {
     (0, socket.IP_TOS): (IPV6, socket.IPV6_TCLASS),
     (0, OWN["IP_MTU_DISCOVER"]): (IPV6, OWN["IPV6_MTU_DISCOVER"]),
@@ -45,9 +47,10 @@ _TEXT: Final = 16  # octets of a congestion control's name
 _FOREIGN_FLAGS: Final = OWN["MSG_ZEROCOPY"] | OWN["MSG_FASTOPEN"] | socket.MSG_ERRQUEUE
 
 
-def place(level: int, name: int) -> tuple[int, int]:
-    """The option's numbers in Linux. Raises UnsupportedConstruct for another system's."""
-    level, name = _OF_IPV6.get((level, name), (level, name))
+def place(level: int, name: int, *, ipv4: bool) -> tuple[int, int]:
+    """The option's numbers in Linux; `ipv4`: what the link speaks. Raises UnsupportedConstruct for another system's."""
+    if not ipv4:
+        level, name = _OF_IPV6.get((level, name), (level, name))
     name = _NUMBERS.get(name, name)
     if name >= FIRST_FOREIGN:
         raise UnsupportedConstruct(f"socket option {option_name(level, name)}")
@@ -61,9 +64,9 @@ def flags(value: int) -> int:
     return value
 
 
-def set_option(made: socket.socket, level: int, name: int, value: Value) -> None:
+def set_option(made: socket.socket, level: int, name: int, value: Value, *, ipv4: bool) -> None:
     given = value[0] if isinstance(value, list) and value else value
-    level, name = place(level, name)
+    level, name = place(level, name, ipv4=ipv4)
     if isinstance(given, dict) and (level, name) == (SOL, socket.SO_LINGER):
         made.setsockopt(level, name, _LINGER.pack(*given.values()))
     elif isinstance(given, bytes):
@@ -74,11 +77,11 @@ def set_option(made: socket.socket, level: int, name: int, value: Value) -> None
         raise UnsupportedConstruct(f"setsockopt {option_name(level, name)}")
 
 
-def check_option(made: socket.socket, level: int, name: int, expected: Value) -> None:
+def check_option(made: socket.socket, level: int, name: int, expected: Value, *, ipv4: bool) -> None:
     """Compares the option with what the script says it is."""
     wanted = expected[0] if isinstance(expected, list) and expected else expected
     shown = option_name(level, name)
-    level, name = place(level, name)
+    level, name = place(level, name, ipv4=ipv4)
     actual: Value
     if (level, name) == (TCP, socket.TCP_INFO):
         fields = info.read(made.getsockopt(level, name, info.SIZE))

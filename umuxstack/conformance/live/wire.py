@@ -6,7 +6,7 @@ Knows no sockets. The clock is the monotonic one, read where time may have passe
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from umuxstack.conformance import wire
@@ -22,6 +22,8 @@ CALL_TIME: Final = 500_000  # microseconds: the machine may be busy with somethi
 BATCH: Final = 64
 HOUSEKEEPING: Final = frozenset((130, 131, 132, 133, 134, 135, 136, 137, 143))  # ICMPv6 of MLD and neighbour discovery
 HOP_BY_HOP: Final = 0  # MLD's reports
+IGMP: Final = 2
+MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
 class Device(Protocol):
@@ -53,9 +55,9 @@ class KernelEnds(Ends):
     burst = BURST
     call_time = CALL_TIME
 
-    def __init__(self, kernel: Kernel, *, mtu: int, seed: str, limit: Micros) -> None:
+    def __init__(self, kernel: Kernel, *, mtu: int, seed: str, limit: Micros, names: Mapping[str, bytes]) -> None:
         self._zero = time.monotonic_ns() // 1000
-        super().__init__(mtu=mtu, seed=seed, now=Micros(0))
+        super().__init__(mtu=mtu, seed=seed, now=Micros(0), names=names)
         self.kernel = kernel
         self._limit = limit
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -90,12 +92,20 @@ class KernelEnds(Ends):
             self._tick()
             for buffer, start, _, _ in batch:
                 raw = bytes(buffer[start:])
-                if self.link_up and self.queue_up and not _is_housekeeping(raw):
+                if self.link_up and self.queue_up and not self._is_housekeeping(raw):
                     self._take(raw)
                     packet = self.sent[-1].packet
                     if isinstance(packet, wire.Segment):
                         self._last[_key(packet)] = packet
         self._tick()
+
+    def _is_housekeeping(self, raw: bytes) -> bool:
+        """What a kernel sends of its own accord, and multicasts: neither is any script's."""
+        if self.ipv4:
+            return len(raw) < 20 or raw[0] >> 4 != 4 or raw[9] == IGMP
+        if len(raw) < 41 or raw[0] >> 4 != 6:
+            return True
+        return raw[6] == HOP_BY_HOP or (raw[6] == wire.ICMPV6 and raw[40] in HOUSEKEEPING)
 
     def patience(self) -> Micros:
         left = self._limit - self.now
@@ -146,7 +156,12 @@ def _end(text: str) -> tuple[bytes, int]:
     """ "HEX:PORT", the address as words in the machine's order."""
     address, _, port = text.partition(":")
     words = [int(address[at : at + 8], 16).to_bytes(4, _ORDER) for at in range(0, len(address), 8)]
-    return b"".join(words), int(port, 16)
+    return unmapped(b"".join(words)), int(port, 16)
+
+
+def unmapped(address: bytes) -> bytes:
+    """What an IPv4-mapped address means."""
+    return address.removeprefix(MAPPED) if len(address) == 16 else address
 
 
 _ORDER: Final = "little" if memoryview(b"\1\0\0\0").cast("I")[0] == 1 else "big"
@@ -154,10 +169,3 @@ _ORDER: Final = "little" if memoryview(b"\1\0\0\0").cast("I")[0] == 1 else "big"
 
 def _key(segment: wire.Segment) -> tuple[bytes, int, bytes, int]:
     return segment.ip.source, segment.source_port, segment.ip.destination, segment.destination_port
-
-
-def _is_housekeeping(raw: bytes) -> bool:
-    """What a kernel sends of its own accord, and multicasts: neither is any script's."""
-    if len(raw) < 41 or raw[0] >> 4 != 6:
-        return True
-    return raw[6] == HOP_BY_HOP or (raw[6] == wire.ICMPV6 and raw[40] in HOUSEKEEPING)
