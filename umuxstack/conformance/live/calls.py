@@ -42,12 +42,11 @@ class Held:
 
 
 class KernelCalls:
-    """All descriptors of one script. `mapped`: its sockets are IPv6's, on a link that speaks IPv4."""
+    """All descriptors of one script. `family` is its sockets': IPv6's may be on a link that speaks IPv4."""
 
-    def __init__(self, ends: Ends, *, bind_port: int, connect_port: int, mapped: bool = False) -> None:
+    def __init__(self, ends: Ends, *, bind_port: int, connect_port: int, family: int) -> None:
         self.ends = ends
-        self.mapped = mapped
-        self.family = stdlib.AF_INET if ends.ipv4 and not mapped else stdlib.AF_INET6
+        self.family = family
         self.bind_port = bind_port
         self.connect_port = connect_port
         self.table: dict[int, Held] = {}
@@ -169,7 +168,8 @@ class KernelCalls:
         return self._text(host or default), found
 
     def _text(self, host: bytes) -> str:
-        return stdlib.inet_ntop(self.family, MAPPED + host if self.mapped else host)
+        mapped = self.ends.ipv4 and self.family == stdlib.AF_INET6
+        return stdlib.inet_ntop(self.family, MAPPED + host if mapped else host)
 
     def call_bind(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> int:
         self._socket(descriptor).bind(self._address(address, self.ends.here, self.bind_port))

@@ -1,5 +1,7 @@
 """A kernel as the subject of a script: `KernelStack` puts it behind the runner's interface."""
 
+import socket
+
 from umuxstack.conformance.live import info
 from umuxstack.conformance.live.calls import Held, KernelCalls
 from umuxstack.conformance.live.leftout import UNASKED
@@ -21,10 +23,11 @@ class KernelStack(Subject):
 
     def __init__(self, setup: Setup, kernel: Kernel, limit: Micros) -> None:
         self.kernel = kernel
-        self.wire = KernelEnds(kernel, mtu=setup.mtu, seed=setup.seed, limit=limit, names=setup.names)
+        family = socket.AF_INET if setup.ipv4 and not setup.mapped else socket.AF_INET6
+        self.wire = KernelEnds(kernel, mtu=setup.mtu, seed=setup.seed, limit=limit, names=setup.names, family=family)
         self.ends = self.wire
         ports = {"bind_port": setup.wiring.bind_port, "connect_port": setup.wiring.connect_port}
-        self.calls = KernelCalls(self.wire, **ports, mapped=setup.mapped)
+        self.calls = KernelCalls(self.wire, **ports, family=family)
         self._obey(initial(setup), strict=False)  # an older kernel may lack one
         self.worker = Worker(kernel.enter, self.wire.wake)
 
@@ -65,14 +68,13 @@ class KernelStack(Subject):
             )
 
     def facts(self) -> dict[str, object]:
-        flow = self.wire.flow
-        names: dict[str, object] = {
-            "isn": 0 if flow is None or flow.live_local is None else flow.live_local,
-            "state": self._state(),
-        }
         held = self.calls.current
+        names: dict[str, object] = {}
         if held is not None and held.socket is not None and not held.closed:
-            names |= info.of(held.socket)
+            names |= info.of(held.socket)  # first: it tells times, and asking for the state takes some
+        flow = self.wire.flow
+        names["isn"] = 0 if flow is None or flow.live_local is None else flow.live_local
+        names["state"] = self._state()
         return names
 
     def _state(self) -> str:

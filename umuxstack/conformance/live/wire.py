@@ -41,7 +41,7 @@ class Kernel(Protocol):
     def device(self) -> Device: ...
     def enter(self) -> None: ...
     def set_sysctl(self, path: str, value: str) -> bool: ...
-    def sockets(self) -> str: ...
+    def sockets(self, family: int) -> str: ...
 
 
 def too_long(limit: Micros) -> UnsupportedConstruct:
@@ -50,16 +50,19 @@ def too_long(limit: Micros) -> UnsupportedConstruct:
 
 
 class KernelEnds(Ends):
-    """The kernel at one end, the script at the other."""
+    """The kernel at one end, the script at the other. `family` is its sockets'."""
 
     burst = BURST
     call_time = CALL_TIME
 
-    def __init__(self, kernel: Kernel, *, mtu: int, seed: str, limit: Micros, names: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, kernel: Kernel, *, mtu: int, seed: str, limit: Micros, names: Mapping[str, bytes], family: int
+    ) -> None:
         self._zero = time.monotonic_ns() // 1000
         super().__init__(mtu=mtu, seed=seed, now=Micros(0), names=names)
         self.kernel = kernel
         self._limit = limit
+        self._family = family
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._last: dict[tuple[bytes, int, bytes, int], wire.Segment] = {}  # of the kernel's, by flow
 
@@ -138,7 +141,7 @@ class KernelEnds(Ends):
     def states(self) -> list[tuple[str, tuple[bytes, int], tuple[bytes, int]]]:
         """(state, local end, remote end) of every TCP socket that the kernel has."""
         out = []
-        for line in self.kernel.sockets().splitlines():
+        for line in self.kernel.sockets(self._family).splitlines():
             words = line.split()
             if len(words) > 3 and words[3] in PROC_STATES:
                 out.append((PROC_STATES[words[3]], _end(words[1]), _end(words[2])))
