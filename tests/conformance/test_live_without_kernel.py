@@ -65,6 +65,13 @@ def test_what_makes_no_sense_is_left_out_by_name(body: str, expected: str) -> No
     assert reason(body) == expected
 
 
+def test_a_link_narrower_than_ipv6s_least_is_none_for_a_tun() -> None:
+    """The device cannot be made, and that ended the whole run."""
+    assert reason("0 `true`", "--umux=legacy --ip_version=ipv4 --mtu=576") == (
+        "--mtu=576: a TUN carries 1280 octets at least"
+    )
+
+
 def test_unified_sessions_are_nothing_for_a_kernel() -> None:
     assert reason("0 `true`", "--umux=unified") == "unified sessions: no kernel has them"
 

@@ -2,8 +2,7 @@
 
 import errno
 import socket as stdlib
-from collections.abc import Mapping
-from ipaddress import ip_address
+from collections.abc import Callable
 
 from umuxstack.conformance.outcome import UnsupportedConstruct
 from umuxstack.conformance.sockets import CallError
@@ -11,9 +10,12 @@ from umuxstack.conformance.symbols import Value
 
 
 def address_of(
-    given: Value, default: bytes | None, port: int, names: Mapping[str, bytes], wild: bytes | None
+    given: Value, default: bytes | None, port: int, meaning: Callable[[str], bytes | None], wild: bytes | None
 ) -> tuple[bytes | None, int]:
-    """The address and port that `given` says, as far as it says any; `wild` is what `::` means."""
+    """The address and port that `given` says, as far as it says any; `wild` is what `::` means.
+
+    `meaning` knows names and addresses as text; None: one of a network that is not here.
+    """
     if not isinstance(given, dict):
         return default, port
     host = default
@@ -27,23 +29,11 @@ def address_of(
         if not isinstance(written, bytes):
             continue
         text = written.decode()
-        if text in names:
-            host = names[text]
-        elif text in ("0.0.0.0", "::"):  # noqa: S104 - what a script says, not what is bound
+        if text in ("0.0.0.0", "::"):  # noqa: S104 - what a script says, not what is bound
             host = wild
-        else:
-            host = _known_host(text, default, names)
+            continue
+        try:
+            host = meaning(text) or default
+        except ValueError:
+            raise CallError(errno.EINVAL) from None
     return host, port
-
-
-def _known_host(text: str, default: bytes | None, names: Mapping[str, bytes]) -> bytes | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise CallError(errno.EINVAL) from None
-    if address.packed in names.values():
-        return address.packed
-    if address.is_multicast or str(address) == "255.255.255.255":
-        same = len(address.packed) == len(names["here"])
-        return address.packed if same else b"\xff\x0e" + bytes(13) + b"\1"
-    return default

@@ -7,7 +7,7 @@ time until the script asks for them. Invariant: for the script, time moves only 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 import attrs
@@ -93,6 +93,21 @@ class Ends(ABC):
     def parse(self, text: str) -> bytes:
         """An address on the link. Raises AddressValueError."""
         return IPv4Address(text).packed if self.ipv4 else IPv6Address(text).packed
+
+    def meaning(self, text: str) -> bytes | None:
+        """Whom a socket call means: a name, an address on this link, or a group.
+
+        None: an address of the vendor's test network. IPv4's stand as they are, since the link has them. Raises
+        ValueError for what is no address.
+        """
+        if text in self.names:
+            return self.names[text]
+        address = ip_address(text)
+        if address.packed in self.names.values() or (self.ipv4 and address.version == 4):
+            return address.packed
+        if address.is_multicast or str(address) == "255.255.255.255":
+            return self.parse("224.0.0.1" if self.ipv4 else "ff0e::1")
+        return None
 
     @abstractmethod
     def run_until(self, until: Micros, *, stop: Callable[[], bool] | None = None) -> bool:

@@ -116,7 +116,7 @@ class NamingCalls:
         return 0
 
     def _address(self, given: Value, default: Address | None, port: int) -> tuple[Address | None, int]:
-        host, port = address_of(given, default, port, self.target.hosts(), None if self.target.unified else HERE)
+        host, port = address_of(given, default, port, self.target.meaning, None if self.target.unified else HERE)
         return None if host is None else Address(host), port
 
     def call_listen(self, descriptor: Value, backlog: Value) -> int:

@@ -31,6 +31,7 @@ from umuxstack.conformance.script import (
     SystemCall,
     TimeKind,
 )
+from umuxstack.conformance.siit_icmp import LEAST_MTU
 from umuxstack.conformance.sockets import CallError
 from umuxstack.conformance.subject import MakeSubject, Setup, Steps
 from umuxstack.conformance.symbols import ANY, TFO_COOKIE, TFO_COOKIE_ZERO, errno_of, evaluate
@@ -42,7 +43,6 @@ from umuxstack.core.units import NEVER, Micros, seconds
 MAKES_DESCRIPTOR: Final = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
 FINISH: Final = seconds(3600)  # for a blocking call without an end
 VERSIONS: Final = ("ipv4", "ipv4-mapped-ipv6", "ipv6")  # of --ip_version
-LEAST_MTU: Final = 68  # of IPv4 (RFC 791)
 
 # Whose `#ifdef` blocks count. The vendors' scripts say under their own names what their stacks do, and what the
 # RFCs ask for under STANDARD.

@@ -10,6 +10,7 @@ from typing import Final
 from umuxstack.conformance import wire
 
 LONGER_HEADER: Final = 20  # IPv6's 40 octets, IPv4's 20
+LEAST_MTU: Final = 68  # of an IPv4 link (RFC 791)
 LONGEST6: Final = 1280 - 48  # of a quoted packet (RFC 4443 2.4 (c))
 LONGEST4: Final = 576 - 28  # likewise (RFC 1812 4.3.2.3)
 
@@ -27,14 +28,12 @@ _ICMP: Final = struct.Struct(">BBHI")
 _ECHO_TO_6: Final = {8: 128, 0: 129}
 _ECHO_TO_4: Final = {six: four for four, six in _ECHO_TO_6.items()}
 
-# Codes of "destination unreachable". 2 (protocol) and 4 (too big) are other messages in IPv6; 14, and what is not here,
-# means nothing there. RFC 7915 makes 15 (precedence cutoff) a prohibition; stacks that speak IPv4 do not give up on it
-# as they do on those, so it is "reject route".
+# Codes of "destination unreachable". 2 (protocol) and 4 (too big) are other messages in IPv6; 14 (precedence violation)
+# and what is not here means nothing there.
 _UNREACHABLE_TO_6: Final = {
     **dict.fromkeys((0, 1, 5, 6, 7, 8, 11, 12), 0),
-    **dict.fromkeys((9, 10, 13), 1),
+    **dict.fromkeys((9, 10, 13, 15), 1),
     3: 4,
-    15: 6,
 }
 _UNREACHABLE_TO_4: Final = {0: 1, 1: 10, 2: 1, 3: 1, 4: 3}
 # Where the field lies that a parameter problem points at (RFC 7915 figures 3 and 6).
@@ -49,7 +48,6 @@ _POINTER_TO_4: Final = {
     **dict.fromkeys(range(24, 40), 16),
 }
 _PLATEAUS: Final = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296)  # RFC 1191 7
-_LEAST_MTU: Final = 68
 
 Message = tuple[int, int, int, bytes]  # type, code, the word behind the checksum, what follows
 
@@ -88,7 +86,7 @@ def _to_ipv6(kind: int, code: int, value: int, body: bytes) -> tuple[int, int, i
 def _plateau(body: bytes) -> int:
     """What a router from before RFC 1191 means: the next smaller MTU that there is."""
     length = int.from_bytes(body[2:4], "big")
-    return next((plateau for plateau in _PLATEAUS if plateau < length), _LEAST_MTU)
+    return next((plateau for plateau in _PLATEAUS if plateau < length), LEAST_MTU)
 
 
 def to_ipv4(message: bytes, quoted: Callable[[bytes], bytes]) -> Message:

@@ -18,7 +18,7 @@ from umuxstack.conformance.outcome import Mismatch
 from umuxstack.conformance.reordering import Look, Reordering
 from umuxstack.conformance.send_queue import SendQueue
 from umuxstack.conformance.siit import Translator
-from umuxstack.conformance.siit_icmp import LONGER_HEADER
+from umuxstack.conformance.siit_icmp import LEAST_MTU, LONGER_HEADER
 from umuxstack.conformance.spent import Spent
 from umuxstack.conformance.symbols import TFO_COOKIE, TFO_COOKIE_ZERO, TFO_KEY
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
@@ -39,7 +39,6 @@ LIVELOCK: Final = 200_000  # steps in which no time passes
 # Cookies that scripts name, and the key that makes them: Linux's, of the common settings and of one that is all zeros.
 COOKIE_KEYS: Final = {TFO_COOKIE: TFO_KEY, TFO_COOKIE_ZERO: "00" * 16}
 PATIENCE: Final = seconds(7 * 24 * 3600)
-LEAST_IPV4: Final = 68  # octets that every IPv4 link carries (RFC 791)
 IPV4_HEADERS: Final = 40  # with TCP's, without options
 
 
@@ -79,7 +78,7 @@ class Target(Ends):
         )
         self.stack = Stack(config, self.entropy, self.now)
         if self.ipv4:  # a path of IPv4 may carry less than any of IPv6 does
-            self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = LEAST_IPV4 + LONGER_HEADER
+            self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = LEAST_MTU + LONGER_HEADER
         self.spent: dict[TcpSession, Spent] = {}
         self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
@@ -194,12 +193,10 @@ class Target(Ends):
         """What the stack calls an address on the link."""
         return Address(address) if self.translator is None else self.translator.address6(address)
 
-    def hosts(self) -> Mapping[str, Address]:
-        """The stack's addresses, by the names of scripts; on a link that speaks IPv4 also by its addresses as text."""
-        known = {name: self.to_stack(address) for name, address in self.names.items()}
-        if self.translator is not None:
-            known |= {str(ip_address(address)): self.to_stack(address) for address in self.names.values()}
-        return known
+    def meaning(self, text: str) -> Address | None:
+        """As the stack calls it."""
+        found = super().meaning(text)
+        return None if found is None else self.to_stack(found)
 
     def begin(self, local: bytes, local_port: int, remote: bytes, remote_port: int) -> None:
         """A connection of the stack's begins; packets without addresses belong to it from now on."""

@@ -136,7 +136,7 @@ def of_stack(calls: "Calls") -> dict[str, object]:
     """What a script of ours may ask beside: drops, leases, pool, doors, counters, by name."""
     stack = calls.target.stack
     snapshot = stack.counters.snapshot()
-    names: dict[bytes, str] = {address: name for name, address in calls.target.hosts().items()}
+    names = {calls.target.to_stack(address): name for name, address in calls.target.names.items()}
     return {
         "drop": {key[5:]: value for key, value in snapshot.items() if key.startswith("drop.")},
         "counter": {key: value for key, value in snapshot.items() if not key.startswith("drop.")},

@@ -164,7 +164,7 @@ class KernelCalls:
     # Names
 
     def _address(self, given: Value, default: bytes, port: int) -> tuple[str, int]:
-        host, found = address_of(given, default, port, self.ends.names, self.ends.here)
+        host, found = address_of(given, default, port, self.ends.meaning, self.ends.here)
         return self._text(host or default), found
 
     def _text(self, host: bytes) -> str:
@@ -221,7 +221,7 @@ class KernelCalls:
 
     def _check_name(self, expected: Value, actual: tuple[bytes, int]) -> None:
         if isinstance(expected, dict):
-            wanted = address_of(expected, actual[0], actual[1], self.ends.names, self.ends.here)
+            wanted = address_of(expected, actual[0], actual[1], self.ends.meaning, self.ends.here)
             if wanted != actual:
                 raise Mismatch(
                     f"the name is {actual[0].hex()}:{actual[1]}, expected {(wanted[0] or b'').hex()}:{wanted[1]}"

@@ -16,6 +16,7 @@ from umuxstack.conformance.symbols import evaluate
 from umuxstack.core.units import Micros
 
 ANSWERED: Final = info.NAMES | tcpinfo.CONSTANTS.keys() | {"state", "isn"}  # what code may ask of a kernel
+LEAST_MTU: Final = 1280  # of a `TunDevice`
 # Our own counters and reasons. A script that asks for them is played, and the question is passed over.
 UNASKED: Final = frozenset(("drop", "counter", "reason", "soft_error", "sessions", "records", "leftovers", "memory"))
 
@@ -26,6 +27,8 @@ def check(setup: Setup, limit: Micros) -> None:
         raise UnsupportedConstruct("unified sessions: no kernel has them")
     if setup.personality == "freebsd":
         raise UnsupportedConstruct("it states what FreeBSD does")
+    if setup.mtu < LEAST_MTU:
+        raise UnsupportedConstruct(f"--mtu={setup.mtu}: a TUN carries {LEAST_MTU} octets at least")
     known = set(ANSWERED)
     for action in (*setup.script.init, *(event.action for event in setup.script.events), *setup.script.cleanup):
         if isinstance(action, Command):
