@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dpkt
 import pytest
 
 from tests.cli.conftest import Result, Umux
@@ -94,6 +95,34 @@ def test_a_script_for_linux_over_ipv4_is_played_as_it_is(umux: Umux, tmp_path: P
 """
     _, script = play(umux, tmp_path, text)
     assert (script["status"], script["message"], script["details"]) == ("same", "", [])
+
+
+@system
+@pytest.mark.parametrize("name", ["udp", "echo", "tos-and-ttl", "frag-needed", "own-addresses", "mapped"])
+def test_a_script_for_ipv4_meets_the_kernels_own(umux: Umux, tmp_path: Path, name: str) -> None:
+    """Nothing is translated: the namespace has an address of IPv4, and so have the packets."""
+    path = SCRIPTS / "ipv4" / f"{name}.pkt"
+    result = umux("drill", "--live", str(path), "--json", "--pcap", str(tmp_path / "captures"))
+    script = result.json["scripts"][0]
+    assert (script["status"], script["details"]) == ("same", [])
+    (capture,) = (tmp_path / "captures").iterdir()
+    with capture.open("rb") as file:
+        packets = [raw for _, raw in dpkt.pcap.Reader(file)]
+    assert packets
+    assert {raw[0] >> 4 for raw in packets} == {4}
+
+
+@system
+def test_the_state_of_a_connection_over_ipv4(umux: Umux, tmp_path: Path) -> None:
+    """It stands in another table, and for a socket with mapped addresses in that of IPv6."""
+    for version in ("ipv4", "ipv4-mapped-ipv6"):
+        text = (
+            f"--ip_version={version}\n"
+            + OPEN.replace("1440", "1460")
+            + "+0 %{ assert state == 'ESTABLISHED', state }%\n"
+        )
+        _, script = play(umux, tmp_path, text)
+        assert (script["status"], script["message"], script["details"]) == ("same", "", [])
 
 
 @system

@@ -153,10 +153,11 @@ def test_a_datagram_without_a_checksum_gets_one() -> None:
         whole = wire.build_datagram(wire.UdpDatagram(wire.Ip(PEER4, HERE4), 1, 2, filler.to_bytes(2, "big")))
         six = translator().to_ipv6(whole)
         assert six is not None
+        assert six[46:48] != b"\0\0"
         if six[46:48] == b"\xff\xff":
             assert has_right_checksums(six)
+            assert translator().to_ipv6(whole[:26] + b"\0\0" + whole[28:]) == six
             return
-        assert six[46:48] != b"\0\0"
     raise AssertionError("no sum was zero")
 
 
@@ -376,6 +377,13 @@ def test_an_error_about_an_echo_quotes_it_and_none_is_about_an_error() -> None:
     assert (six[48 + 6], six[48 + 40]) == (wire.ICMPV6, 128)
     error = ipv4(wire.ICMP, icmp4(3, 1, 0, QUOTED), src=HERE4, dst=PEER4)
     assert reason(ipv4(wire.ICMP, icmp4(3, 1, 0, error))) == "an error about an error"
+    assert reason(ipv4(wire.ICMP, icmp4(3, 1, 0, error[:20]))) == "an error about an error"
+
+
+def test_an_error_of_ipv6_is_no_longer_than_every_link_carries() -> None:
+    six = translator().to_ipv6(ipv4(wire.ICMP, icmp4(3, 1, 0, QUOTED + bytes(2000))))
+    assert six is not None
+    assert len(six) == 1280
 
 
 def test_a_quoted_datagram_without_a_checksum_still_has_none() -> None:

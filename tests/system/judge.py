@@ -12,7 +12,8 @@ import attrs
 PATIENCE: Final = 120  # seconds
 FIELDS = (
     "frame.number", "frame.packet_flags", "_ws.expert.severity", "_ws.expert.message",
-    "icmpv6.type", "icmpv6.checksum.status", "tcp.checksum.status", "udp.checksum.status",
+    "icmpv6.type", "icmp.type", "icmpv6.checksum.status", "icmp.checksum.status",
+    "tcp.checksum.status", "udp.checksum.status",
 )  # fmt: skip
 CHECKS = ("tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "tcp.analyze_sequence_numbers:TRUE")
 # What the bytes of a stream might mean to HTTP or others is not asked.
@@ -22,6 +23,7 @@ WARNING = 0x600000
 OUTBOUND = 2  # of frame.packet_flags, the lowest two bits: what our stack sent, in a capture of its own
 MANGLED = "Checksum 0xffff instead of 0x0000"
 FIRST_NO_ERROR = 128  # of icmpv6.type
+ERRORS4 = ("3", "4", "5", "11", "12")  # of icmp.type
 _NUMBERED = re.compile(r" \(#\d+\)")  # which duplicate ACK it is
 GOOD = "1"  # of *.checksum.status; 0 is bad, 2 is unverified
 
@@ -60,11 +62,13 @@ def judge(capture: Path, only: str = "") -> Verdict:
     lines = tshark(capture, *arguments).splitlines()
     verdict = Verdict(len(lines), Counter(), Counter(), Counter())
     for line in lines:
-        number, flags, severities, messages, icmp, *checksums = line.split("\t")
-        if icmp and int(icmp) < FIRST_NO_ERROR:
-            # What an ICMP error quotes has the checksum that it had on its way: perhaps none yet. Its own must be good.
-            verdict.checksums.update(checksums[:1])
-            if checksums[0] == GOOD:
+        number, flags, severities, messages, six, four, *checksums = line.split("\t")
+        if (six and int(six.split("|")[0]) < FIRST_NO_ERROR) or four.split("|")[0] in ERRORS4:
+            # What an ICMP error quotes has the checksum that it had on its way: perhaps none yet, or of more than is
+            # quoted. Its own must be good.
+            own = (checksums[0] or checksums[1]).split("|")[0]
+            verdict.checksums[own] += 1
+            if own == GOOD:
                 continue
         if MANGLED in messages and int(flags or "0", 0) & 3 != OUTBOUND:
             # Equal to 0 in one's complement. Linux, computing in place of a device, writes it for TCP, too.

@@ -67,6 +67,7 @@ _CODES4: Final[dict[str, dict[str, int]]] = {
     },
 }
 _ERRORS4: Final = frozenset((3, 4, 5, 11, 12))
+_BODIES4: Final = {**dict.fromkeys((13, 14), bytes(12)), **dict.fromkeys((17, 18), bytes(4))}  # timestamps, a mask
 _FIRST_NO_ERROR: Final = 128  # of ICMPv6
 
 
@@ -108,6 +109,7 @@ def build(packet: IcmpPacket, flow: Flow, ip: wire.Ip) -> bytes:
             raise ValueError(f"an MTU of {value}")
     else:
         value = (packet.identifier or 0) << 16
+        body = _BODIES4.get(kind, b"") if ipv4 else b""
     return wire.build_icmp(wire.IcmpMessage(ip, kind, code, value, body))
 
 

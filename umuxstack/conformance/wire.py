@@ -244,7 +244,7 @@ def _read_option(kind: int, data: bytes) -> TcpOption:
 
 
 def build_ip(ip: Ip, protocol: int, upper: bytes) -> bytes:
-    """A whole packet; `upper` has its checksum. Raises ValueError for one that is too long for IPv4."""
+    """A whole packet; `upper` has its checksum. Raises ValueError for one that is too long."""
     if len(ip.source) == IPV4:
         return build_ipv4(ip, protocol, upper)
     first = 6 << 28 | ip.traffic_class << 20 | ip.flow_label
@@ -328,6 +328,8 @@ def build_icmp(message: IcmpMessage) -> bytes:
 
 
 def _finish(ip: Ip, protocol: int, upper: bytes, at: int) -> bytes:
+    if len(upper) > 0xFFFF:
+        raise ValueError(f"{len(upper)} octets: longer than an IP packet")
     value = checksum(ip.source, ip.destination, protocol, upper)
     if protocol == UDP and not value:
         value = 0xFFFF
