@@ -5,6 +5,7 @@ to behave as one that speaks IPv4 itself:
 
 - it is part of the wire and no hop, so TTLs stay as they are;
 - a path may be narrower than 1280 octets, as IPv4's may;
+- "precedence cutoff" is no prohibition (`siit_icmp`);
 - a SYN that says nothing of its MSS means 536 in IPv4 and 1220 in IPv6 (RFC 9293 MUST-15, MUST-16): here it says so;
 - no packet of the stack's may be fragmented on its way, however small: it discovers every path's MTU.
 

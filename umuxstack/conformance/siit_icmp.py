@@ -29,11 +29,13 @@ _ECHO_TO_6: Final = {8: 128, 0: 129}
 _ECHO_TO_4: Final = {six: four for four, six in _ECHO_TO_6.items()}
 
 # Codes of "destination unreachable". 2 (protocol) and 4 (too big) are other messages in IPv6; 14 (precedence violation)
-# and what is not here means nothing there.
+# and what is not here means nothing there. RFC 7915 makes 15 (precedence cutoff) a prohibition, which ends an opening;
+# BSD, which knows the code itself, does not give up on it: "reject route" is as soft.
 _UNREACHABLE_TO_6: Final = {
     **dict.fromkeys((0, 1, 5, 6, 7, 8, 11, 12), 0),
-    **dict.fromkeys((9, 10, 13, 15), 1),
+    **dict.fromkeys((9, 10, 13), 1),
     3: 4,
+    15: 6,
 }
 _UNREACHABLE_TO_4: Final = {0: 1, 1: 10, 2: 1, 3: 1, 4: 3}
 # Where the field lies that a parameter problem points at (RFC 7915 figures 3 and 6).
