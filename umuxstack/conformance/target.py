@@ -277,7 +277,12 @@ class Target(Ends):
 
     def cookie(self, name: bytes, flow: Flow) -> bytes:
         if name in self.cookie_keys:
-            return mint(self.stack._ctx.entropy, self.cookie_keys[name], self.to_stack(flow.remote) + self.to_stack(flow.local), 0)
+            return mint(
+                self.stack._ctx.entropy,
+                self.cookie_keys[name],
+                self.to_stack(flow.remote) + self.to_stack(flow.local),
+                0,
+            )
         return self.cookies.get(name, name)
 
     def learn_cookie(self, name: bytes, cookie: bytes, flow: Flow) -> None:
