@@ -1,6 +1,7 @@
 """Links, addresses and routes, as the kernel has them afterwards."""
 
 import errno
+import select
 import socket
 import threading
 from pathlib import Path
@@ -115,6 +116,24 @@ def test_routes_lead_to_devices_and_gateways(namespace: Namespace, netlink: Netl
         assert PREFIX not in [route.prefix for route in netlink.routes()]
         with pytest.raises(NotThere):
             netlink.remove_route(PREFIX, device="tun0")
+
+
+def test_ipv4_is_there_for_who_says_it(namespace: Namespace, netlink: Netlink) -> None:
+    """The kernel leads its packets into the device, and none of IPv6's."""
+    with namespace.run(TunDevice, "tun0", offload=False) as device:
+        netlink.up("lo")
+        netlink.quiet("tun0")
+        netlink.add_address("lo", "192.168.0.1")
+        netlink.up("tun0")
+        netlink.add_route("0.0.0.0/0", device="tun0")
+        with namespace.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind(("192.168.0.1", 0))
+            sender.sendto(b"hello", ("192.0.2.1", 7))
+        assert select.select([device.fileno()], [], [], 5)[0]
+        ((buffer, start, _, _),) = device.read_batch(8)
+        packet = bytes(buffer[start:])
+        assert (packet[0], packet[12:20], packet[28:]) == (0x45, bytes((192, 168, 0, 1, 192, 0, 2, 1)), b"hello")
+        assert [route for route in netlink.routes() if route.prefix == "::/0"] == []
 
 
 def test_a_route_without_a_way_is_refused(netlink: Netlink) -> None:
