@@ -6,8 +6,19 @@ from typing import Final
 
 import attrs
 
-from benchmarks import core_alone, core_path, impaired, pytcp_side, traffic
-from benchmarks.harness import KERNEL, KERNEL_TRIO, PYTCP, UMUX, UMUX_LOOP, UMUX_STEERED, Arena
+from benchmarks import compiled, core_alone, core_path, impaired, pytcp_side, traffic
+from benchmarks.harness import (
+    KERNEL,
+    KERNEL_TRIO,
+    PYTCP,
+    UMUX,
+    UMUX_COMPILED,
+    UMUX_LOOP,
+    UMUX_LOOP_COMPILED,
+    UMUX_STEERED,
+    UMUX_STEERED_COMPILED,
+    Arena,
+)
 from tun import netlink
 from tun.steering import DEFAULT_MASK
 
@@ -31,17 +42,27 @@ class Measurement:
     best: bool = False  # the best round counts, not the median: processor time of one process, which noise only adds to
 
 
-STACKS: Final = (KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP)
+COMPILED: Final = compiled.available()
+STACKS: Final = (KERNEL, KERNEL_TRIO, UMUX, UMUX_LOOP) + ((UMUX_COMPILED, UMUX_LOOP_COMPILED) if COMPILED else ())
 BULK_STACKS: Final = (*STACKS, PYTCP) if pytcp_side.installed() else STACKS
 # Where the work is per packet it pays to have the kernel receive elsewhere, on a machine and kernel that can.
 STEERABLE: Final = (os.cpu_count() or 1) > 1 and (netlink.SYSCTL / DEFAULT_MASK).exists()
-PACKET_STACKS: Final = (*STACKS, UMUX_STEERED) if STEERABLE else STACKS
-SAME_PROGRAM: Final = {UMUX: KERNEL_TRIO}  # what a variant is also compared with, like with like
+STEERED: Final = (UMUX_STEERED, UMUX_STEERED_COMPILED) if COMPILED else (UMUX_STEERED,)
+PACKET_STACKS: Final = (*STACKS, *STEERED) if STEERABLE else STACKS
+SAME_PROGRAM: Final = {
+    UMUX: KERNEL_TRIO,
+    UMUX_COMPILED: KERNEL_TRIO,
+}  # what a variant is also compared with, like with like
 
 
 def both(goal: float, *also: str) -> dict[str, float]:
     """A goal for the bare loop, like with like, for what users get, and for other variants."""
-    return dict.fromkeys((UMUX, UMUX_LOOP, *also), goal)
+    return dict.fromkeys((UMUX, UMUX_LOOP, UMUX_COMPILED, UMUX_LOOP_COMPILED, *also), goal)
+
+
+def also_compiled(*variants: str) -> tuple[str, ...]:
+    """The same with the compiled core, where there is one."""
+    return variants + tuple(variant + compiled.SUFFIX for variant in variants) if COMPILED else variants
 
 
 CATALOGUE: Final = (
@@ -49,15 +70,15 @@ CATALOGUE: Final = (
     Measurement("bulk_out", "bulk out", "Gbit/s", HIGHER, BULK_STACKS, traffic.bulk_out, both(0.7)),
     Measurement(
         "connect_in", "connect, byte each way, close: to us", "per s", HIGHER, PACKET_STACKS, traffic.connect_in,
-        both(0.7, UMUX_STEERED),
+        both(0.7, *STEERED),
     ),
     Measurement(
         "connect_out", "connect, byte each way, close: from us", "per s", HIGHER, PACKET_STACKS, traffic.connect_out,
-        both(0.7, UMUX_STEERED),
+        both(0.7, *STEERED),
     ),
     Measurement(
         "request_response", "1-byte request/response, 16 clients", "per s", HIGHER, PACKET_STACKS,
-        traffic.request_response, both(0.45, UMUX_STEERED),
+        traffic.request_response, both(0.45, *STEERED),
     ),
     Measurement(
         "impaired", "4 flows out, 1 % loss, 20 ms", "Mbit/s", HIGHER, (KERNEL, UMUX), impaired.goodput,
@@ -69,13 +90,14 @@ CATALOGUE: Final = (
         traffic.workers,
     ),
     Measurement(
-        "core", "in the core alone", "µs", LOWER, (core_path.REQUEST, core_path.CONNECTION), core_path.share,
-        absolute=True, best=True,
+        "core", "in the core alone", "µs", LOWER, also_compiled(core_path.REQUEST, core_path.CONNECTION),
+        core_path.share, absolute=True, best=True,
     ),
     Measurement(
         "memory", "an idle established session", "bytes", LOWER,
-        (core_alone.FRESH, core_alone.USED, core_alone.SERVED), core_alone.memory,
-        {core_alone.FRESH: 500, core_alone.USED: 500, core_alone.SERVED: 500}, absolute=True, once=True,
+        also_compiled(core_alone.FRESH, core_alone.USED, core_alone.SERVED), core_alone.memory,
+        dict.fromkeys(also_compiled(core_alone.FRESH, core_alone.USED, core_alone.SERVED), 500), absolute=True,
+        once=True,
     ),
     Measurement(
         "lookup", "finding the session of a packet", "ns", LOWER,

@@ -14,6 +14,7 @@ from typing import Final
 
 from pyroute2 import IPRoute
 
+from benchmarks import compiled
 from benchmarks.harness import Arena
 from benchmarks.workers import Channel, Worker
 from tun import netns
@@ -171,6 +172,8 @@ def _memory(channel: Channel, variant: str, count: int) -> None:
 
 def memory(arena: Arena, variant: str) -> float:
     """Bytes of memory that one more idle established session takes."""
+    if variant.endswith(compiled.SUFFIX):
+        return ask_worker(compiled.run, _memory, variant.removesuffix(compiled.SUFFIX), arena.size.sessions)
     return ask_worker(_memory, variant, arena.size.sessions)
 
 

@@ -7,6 +7,7 @@ import gc
 import time
 from typing import Final
 
+from benchmarks import compiled
 from benchmarks.core_alone import PEER, PEER_ISS, ask_worker, new_stack, open_sessions, reply, segment, syn
 from benchmarks.harness import Arena
 from benchmarks.workers import Channel
@@ -135,6 +136,9 @@ def _connections(channel: Channel, count: int) -> None:
 
 def share(arena: Arena, variant: str) -> float:
     """Microseconds in the core alone."""
-    if variant == REQUEST:
-        return ask_worker(_requests, arena.size.packets)
-    return ask_worker(_connections, max(arena.size.packets // 10, 2 * BATCH))
+    function, count = _requests, arena.size.packets
+    if variant.startswith(CONNECTION):
+        function, count = _connections, max(arena.size.packets // 10, 2 * BATCH)
+    if variant.endswith(compiled.SUFFIX):
+        return ask_worker(compiled.run, function, count)
+    return ask_worker(function, count)

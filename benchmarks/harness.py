@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import attrs
 import trio
 
-from benchmarks import kernel_side, loop_side, pytcp_side, trio_side
+from benchmarks import compiled, kernel_side, loop_side, pytcp_side, trio_side
 from benchmarks.kernel_side import PORT, Target
 from benchmarks.trio_side import kernel_address
 from benchmarks.workers import Channel, Message, Worker
@@ -31,6 +31,9 @@ KERNEL_TRIO: Final = "kernel, trio"
 UMUX: Final = "umux"
 UMUX_LOOP: Final = "umux, bare loop"
 UMUX_STEERED: Final = "umux, steered"
+UMUX_COMPILED: Final = "umux, compiled"
+UMUX_LOOP_COMPILED: Final = "umux, bare loop, compiled"
+UMUX_STEERED_COMPILED: Final = "umux, steered, compiled"
 PYTCP: Final = "PyTCP"
 VARIANTS: Final = {
     KERNEL: "plain Python with epoll on the kernel's sockets, over veth: the base line",
@@ -38,8 +41,14 @@ VARIANTS: Final = {
     UMUX: "the same trio program on this stack's Host, on a TUN: what users get",
     UMUX_LOOP: "a bare loop around this stack's core, on a TUN: without the driver",
     UMUX_STEERED: "the same loop on a core of its own, the kernel receiving on the others (`umux up --core`)",
+    UMUX_COMPILED: "as `umux`, with the core compiled (`make fast`)",
+    UMUX_LOOP_COMPILED: "as `umux, bare loop`, with the core compiled",
+    UMUX_STEERED_COMPILED: "as `umux, steered`, with the core compiled",
     PYTCP: "another TCP in Python, on a TAP; if it is installed",
 }
+
+COMPILED: Final = {UMUX_COMPILED: UMUX, UMUX_LOOP_COMPILED: UMUX_LOOP, UMUX_STEERED_COMPILED: UMUX_STEERED}
+"""What is the same but for the core."""
 
 _PLAIN: Final[dict[str, dict[str, Callable[..., None]]]] = {
     KERNEL: {
@@ -126,12 +135,15 @@ class Arena:
         kernel = variant in (KERNEL, KERNEL_TRIO)
         self._serial += 1
         profile = None
-        if self._profiles is not None and variant in (UMUX, UMUX_LOOP, UMUX_STEERED):
+        if self._profiles is not None and variant in (UMUX, UMUX_LOOP, UMUX_STEERED, *COMPILED):
             profile = self._profiles / f"{self._serial:03}-{variant.replace(', ', '-').replace(' ', '-')}-{role}.prof"
         namespace = self._subjects if kernel else self._peers
         if variant == KERNEL:
             parameters.pop("expected", None)
-        return Worker(namespace, _run, variant, role, worker, profile, parameters)
+        path = "" if profile is None else str(profile)
+        if variant in COMPILED:
+            return Worker(namespace, compiled.run, _run, COMPILED[variant], role, worker, path, parameters)
+        return Worker(namespace, _run, variant, role, worker, path, parameters)
 
     def peer(self, function: Callable[..., None], **parameters: Any) -> Worker:
         """The kernel program at the other end."""
@@ -150,9 +162,7 @@ class Arena:
         return (pytcp_side.KERNELS if variant == PYTCP else kernel_address(0), PORT)
 
 
-def _run(
-    channel: Channel, variant: str, role: str, worker: int, profile: Path | None, parameters: dict[str, Any]
-) -> None:
+def _run(channel: Channel, variant: str, role: str, worker: int, profile: str, parameters: dict[str, Any]) -> None:
     """In the subject's process."""
 
     async def in_trio() -> None:
@@ -165,7 +175,7 @@ def _run(
         else:
             _PLAIN[variant][role](channel, **parameters)
 
-    if profile is None:
+    if not profile:
         run()
         return
     profiler = cProfile.Profile()

@@ -82,7 +82,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _child(namespace, Channel(theirs), lambda channel: function(channel, *args, **kwargs))
+            live(namespace, Channel(theirs), lambda channel: function(channel, *args, **kwargs))
         theirs.close()
         self.channel = Channel(ours)
 
@@ -122,8 +122,8 @@ class Worker:
         self.end()
 
 
-def _child(namespace: Namespace | None, channel: Channel, function: Callable[[Channel], None]) -> None:
-    """The child's whole life; never returns."""
+def live(namespace: Namespace | None, channel: Channel, function: Callable[[Channel], None]) -> None:
+    """A child's whole life; never returns."""
     status = 1
     try:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

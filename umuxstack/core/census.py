@@ -6,7 +6,8 @@ Snapshots of its tables: sessions, listeners, addresses. Knows no packet and no 
 from collections.abc import Iterator
 
 from umuxstack.core.address.lease import INVALID, Lease
-from umuxstack.core.address.pool import AddressPool, PoolStatistics
+from umuxstack.core.address.pool import AddressPool
+from umuxstack.core.address.statistics import PoolStatistics
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.errors import NoSuchObject
 from umuxstack.core.legacy.answers import Telescope

@@ -3,27 +3,31 @@
 Lists indexed by small integers on the hot path; names only in `snapshot`.
 """
 
+from typing import Final
+
 from umuxstack.core.errors import Drop
+
+FIELDS: Final = (
+    "bytes_in",
+    "bytes_out",
+    "drops",
+    "duplicate_acks",
+    "fast_retransmits",
+    "packets_in",
+    "packets_out",
+    "retransmitted_segments",
+    "rto_expirations",
+    "segments_in",
+    "segments_out",
+    "spurious_retransmits",
+    "tlp_probes",
+)
 
 
 class Counters:
     """What a stack counts. Plain integers: adding one is all the hot path does."""
 
-    __slots__ = (
-        "bytes_in",
-        "bytes_out",
-        "drops",
-        "duplicate_acks",
-        "fast_retransmits",
-        "packets_in",
-        "packets_out",
-        "retransmitted_segments",
-        "rto_expirations",
-        "segments_in",
-        "segments_out",
-        "spurious_retransmits",
-        "tlp_probes",
-    )
+    __slots__ = FIELDS
 
     def __init__(self) -> None:
         self.drops = [0] * len(Drop)
@@ -42,6 +46,6 @@ class Counters:
 
     def snapshot(self) -> dict[str, int]:
         """Every counter by name; drops as `drop.<reason>`, in lower case."""
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "drops"}
+        values = {name: getattr(self, name) for name in FIELDS if name != "drops"}
         values.update({f"drop.{reason.name.lower()}": self.drops[reason] for reason in Drop})
         return values

@@ -8,6 +8,7 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 # RFC 9293 appendix B: MUST-43, MUST-44, MUST-45, MUST-46; 8504-6.1-1, 8504-6.4-1, 8504-6.4-2
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from umuxstack.core.address.lease import EA, SERVICE, SHARED, VALID, ChosenLease, Lease
 from umuxstack.core.address.pool import AddressPool
@@ -87,7 +88,8 @@ class Stack(Census):
             options=config.header_options,
         )
         self._loopback = Ingress(ctx.inner, ctx.counters, self._nobody, self._reassembly)
-        self.receive = self._ingress.receive  # type: ignore[method-assign]  # bound once: the hot path has no call to spare
+        with suppress(AttributeError):  # compiled, a method cannot be replaced, and costs nothing
+            self.receive = self._ingress.receive  # type: ignore[method-assign]  # the hot path has no call to spare
         self.pool = AddressPool(
             prefix, scheme or scheme_for(config.scheme, prefix, entropy), config.pool, ctx.leases.holds
         )
@@ -295,7 +297,7 @@ class Stack(Census):
 
     def das(
         self,
-        door: Listen0 | UdpSocket,
+        door: Listener | UdpSocket,
         now: Micros,
         *,
         ssa: Address | None = None,
@@ -313,14 +315,14 @@ class Stack(Census):
         """
         lifetime = self.config.das_lifetime if lifetime is None else lifetime
         check_label(label)
-        check_arguments(door, peer, lifetime, grain, pin)
+        listener = check_arguments(door, peer, lifetime, grain, pin)
         if ssa is None:
             ssa = self.pool.take()
         else:
             if ssa in self._shared:
                 raise AddressInUse("this is a shared address of the stack; an SSA is for one session alone")
             self._reserve(ssa)
-        return open_door(self._ctx, door, ssa, peer, lifetime, label, grain, pin, now)
+        return open_door(self._ctx, listener, ssa, peer, lifetime, label, grain, pin, now)
 
     def revoke(self, which: Address | str, now: Micros) -> None:
         """Takes a DAS back: by SSA, or by its name ("ssa.httpd.2"). Nobody may come any more; a session lives on."""

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-from umuxstack.core.udp.session import Datagram
+from umuxstack.core.udp.datagram import Datagram
 from umuxstack.core.units import UNSPECIFIED, Address
 from umuxstack.driver.errno_map import os_error
 from umuxstack.driver.socket_options import SocketOptions

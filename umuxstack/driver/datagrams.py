@@ -12,7 +12,8 @@ from trio import ClosedResourceError
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from umuxstack.core.errors import Reason
-from umuxstack.core.udp.session import Datagram, UdpSocket
+from umuxstack.core.udp.datagram import Datagram
+from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import Address
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.addresses import to_address

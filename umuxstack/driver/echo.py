@@ -5,7 +5,8 @@ from math import inf
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from umuxstack.core.echo.session import EchoReply, EchoSession
+from umuxstack.core.echo.reply import EchoReply
+from umuxstack.core.echo.session import EchoSession
 from umuxstack.driver.pump import Pump
 from umuxstack.driver.readiness import OneTask, Waiters
 

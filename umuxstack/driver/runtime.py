@@ -22,7 +22,7 @@ import trio
 
 from umuxstack.core.address.scheme import Scheme
 from umuxstack.core.config import StackConfig, TcpPolicy
-from umuxstack.core.echo.session import EchoReply
+from umuxstack.core.echo.reply import EchoReply
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import BadArgument, NotListening
 from umuxstack.core.events import Event

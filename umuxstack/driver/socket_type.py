@@ -20,7 +20,7 @@ import trio
 from trio.lowlevel import checkpoint
 
 from umuxstack.core.errors import LocalError, Reason
-from umuxstack.core.udp.session import Datagram
+from umuxstack.core.udp.datagram import Datagram
 from umuxstack.core.units import UNSPECIFIED, Address
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.addresses import to_address

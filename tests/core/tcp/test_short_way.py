@@ -71,6 +71,7 @@ def test_the_short_ways_and_the_long_ones_say_the_same(seed: int, monkeypatch: p
     assert _conversation(seed) == short
 
 
+@pytest.mark.plain
 def test_requests_take_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the test above would compare the long way with itself."""
     taken: list[str] = []

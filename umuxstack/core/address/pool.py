@@ -11,10 +11,9 @@ the pool once, and none that lies in it is held by anybody.
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme
+from umuxstack.core.address.statistics import PoolStatistics
 from umuxstack.core.config import PoolPolicy
 from umuxstack.core.errors import AddressInUse, AddressMalformed, AddressNotOurs, PoolExhausted
 from umuxstack.core.units import Address
@@ -22,21 +21,6 @@ from umuxstack.core.wire.address import LENGTH
 
 REFILL_BUDGET: Final = 16
 """Addresses made by one call of `refill`: about 0.1 ms."""
-
-
-@attrs.frozen(slots=True)
-class PoolStatistics:
-    """A pool at one moment. `remaining` and `granted` count identifiers of a sealed scheme, fit or not."""
-
-    scheme: str
-    level: int  # addresses ready
-    low: int
-    high: int
-    hits: int  # takes served from the pool
-    misses: int  # takes that found it empty
-    issued: int  # addresses handed out, user-chosen ones not counted
-    remaining: int | None  # None: the scheme does not count
-    granted: int | None  # of these, what may be used before the host grants more
 
 
 class AddressPool:

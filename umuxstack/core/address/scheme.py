@@ -9,7 +9,9 @@ RFC 7217 and 8981 are the relatives; neither lets its holder map back.
 from collections.abc import Callable, Iterable
 from hashlib import blake2b, blake2s
 from struct import Struct
-from typing import Final
+from typing import ClassVar, Final
+
+from mypy_extensions import mypyc_attr
 
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.entropy import Entropy
@@ -49,12 +51,13 @@ def _all_free(_address: Address) -> bool:
     return True
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # as CongestionControl
 class Scheme:
     """Makes addresses of one prefix."""
 
     __slots__ = ("prefix",)
 
-    name = ""
+    name: ClassVar[str] = ""
 
     def __init__(self, prefix: Prefix) -> None:
         self.prefix = prefix
@@ -110,7 +113,7 @@ class RandomScheme(Scheme):
 
     __slots__ = ("_chosen", "_entropy", "_made")
 
-    name = "random"
+    name: ClassVar[str] = "random"
 
     def __init__(self, prefix: Prefix, entropy: Entropy) -> None:
         super().__init__(prefix)
@@ -179,7 +182,7 @@ class SealedScheme(Scheme):
 
     __slots__ = ("_ceiling", "_chosen", "_counter", "_half", "_mask", "_pairs", "_recorded", "_stop", "durable")
 
-    name = "sealed"
+    name: ClassVar[str] = "sealed"
 
     def __init__(
         self,

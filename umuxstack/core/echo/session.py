@@ -5,9 +5,8 @@
 from collections import deque
 from typing import Final
 
-import attrs
-
 from umuxstack.core.address.lease import Lease
+from umuxstack.core.echo.reply import EchoReply
 from umuxstack.core.errors import Drop, MessageTooLong, Reason, SessionClosed
 from umuxstack.core.events import EventKind
 from umuxstack.core.session.context import Context
@@ -18,17 +17,6 @@ from umuxstack.core.wire.checksum import checksum_ok
 
 OUTSTANDING: Final = 1024  # requests whose reply is still waited for
 LARGEST: Final = 65535 - 8
-
-
-@attrs.frozen(slots=True)
-class EchoReply:
-    """An answer; `rtt` in microseconds. With `reason` other than NONE: an ICMPv6 error in its place."""
-
-    sequence: int
-    rtt: Micros
-    data: bytes
-    hop_limit: int
-    reason: Reason = Reason.NONE
 
 
 class EchoSession(Session):

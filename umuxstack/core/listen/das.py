@@ -89,8 +89,8 @@ class UdpDoor(Door):
         ctx.note(now, EventKind.LISTEN_U_ENDED, self.lease, reason=reason)
 
 
-def check_arguments(door: object, peer: Prefix | None, lifetime: Micros, grain: str, pin: int) -> None:
-    """Raises for what cannot be; nothing was changed (UM-24)."""
+def check_arguments(door: object, peer: Prefix | None, lifetime: Micros, grain: str, pin: int) -> Listen0 | UdpSocket:
+    """The door, if it can be one. Raises for what cannot be; nothing was changed (UM-24)."""
     if isinstance(door, UdpSocket):
         if door.closed:
             raise NotListening("the socket is closed")
@@ -118,6 +118,7 @@ def check_arguments(door: object, peer: Prefix | None, lifetime: Micros, grain: 
         raise BadArgument("lifetime must be more than 0; it is unlimited with NEVER")
     if peer is not None and (len(peer[0]) != 16 or not 0 <= peer[1] <= 128 or peer[0][0] == 0xFF):
         raise AddressMalformed("peer is neither an IPv6 unicast address nor a prefix")
+    return door
 
 
 def open_door(

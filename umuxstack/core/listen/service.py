@@ -4,6 +4,8 @@ The transitional grain of the design. Half-open sessions are bounded; beyond the
 bound SYN cookies take over (RFC 4987), so that a flood costs no memory.
 """
 
+from typing import ClassVar
+
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.listen.cookies import LONGEST, CookieJar
@@ -22,7 +24,7 @@ class ServiceListener(Listener):
     __slots__ = ("half_open", "jar", "lease", "sessions")
 
     kind = "LISTEN_SERVICE"
-    recall = LONGEST
+    recall: ClassVar[Micros] = LONGEST
 
     def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, lease: Lease) -> None:
         super().__init__(ctx, number, name, port, backlog)

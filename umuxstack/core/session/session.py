@@ -3,6 +3,8 @@
 Invariant (UM-7): a session's lease ends when the session is gone, not before.
 """
 
+from typing import ClassVar
+
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import Reason
 from umuxstack.core.network.endpoint import Endpoint, Receiver
@@ -110,7 +112,7 @@ class Door(Endpoint):
 
     __slots__ = ()
 
-    recall: Micros = Micros(0)  # for how long it may know a peer again that it has answered and forgotten (a cookie's)
+    recall: ClassVar[Micros] = Micros(0)  # how long it knows a peer again that it answered and forgot (a cookie's)
 
     @property
     def takes_more(self) -> bool:

@@ -10,14 +10,13 @@ time without traffic. Ports choose nothing; a connected socket checks them.
 from collections import deque
 from typing import Final
 
-import attrs
-
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import AddressNotOurs, BadArgument, Drop, MessageTooLong, NotConnected, Reason, SessionClosed
 from umuxstack.core.events import EventKind
 from umuxstack.core.network.endpoint import Endpoint, Receiver
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Session
+from umuxstack.core.udp.datagram import Datagram
 from umuxstack.core.units import NEVER, UDP, Address, Micros
 from umuxstack.core.wire import icmpv6
 from umuxstack.core.wire import udp as wire
@@ -27,19 +26,6 @@ LARGEST: Final = 65535 - 8
 MAX_ROUTES: Final = 4096  # senders that a socket remembers beside those it spoke to first: forged ones are free
 RECENT: Final = 256  # destinations of a bound socket that errors are believed about
 QUEUE_BYTES: Final = 256 * 1024  # received and not read, per socket
-
-
-@attrs.frozen(slots=True)
-class Datagram:
-    """One received datagram: from `peer`, sent to `local`. `hop_limit` and `traffic_class` as they arrived."""
-
-    data: bytes
-    peer: Address
-    peer_port: int
-    local: Address
-    local_port: int
-    hop_limit: int
-    traffic_class: int = 0
 
 
 def send_datagram(
@@ -100,7 +86,7 @@ class UdpSession(Session):
     def __init__(
         self, ctx: Context, socket: "UdpSocket", pair: bytes, lease: Lease, ports: tuple[int, int], now: Micros
     ) -> None:
-        super().__init__(ctx, pair, lease, UDP, *ports)
+        super().__init__(ctx, pair, lease, UDP, ports[0], ports[1])
         self.socket = socket
         self.senders: list[tuple[bytes, int]] = []  # its keys in the socket's routes
         self.destination = (pair[:16], ports[1])

@@ -10,6 +10,8 @@ RFC 5681, RFC 3465, RFC 3168 6.1.2. How to write another one: docs/congestion.md
 
 from typing import ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from umuxstack.core.units import Micros
 
 UNLIMITED: Final = 1 << 62
@@ -39,6 +41,7 @@ class RateSample:
         self.prior_delivered = 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # a compiled core takes a user's algorithm as it is
 class CongestionControl:
     """One session's window. As it stands it is Reno; a subclass overrides what it does differently.
 

@@ -18,7 +18,7 @@ PROBE_RTT: Final = 3
 MODES: Final = ("startup", "drain", "probe_bw", "probe_rtt")
 
 HIGH_GAIN: Final = 2.885  # 2/ln(2): the least that doubles the delivery rate each round
-CYCLE: Final = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+CYCLE: Final[tuple[float, ...]] = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 CWND_GAIN: Final = 2.0
 BANDWIDTH_ROUNDS: Final = 10
 RTPROP_WINDOW: Final = 10_000_000  # microseconds
