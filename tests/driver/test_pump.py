@@ -134,6 +134,7 @@ async def test_a_link_that_lies_about_being_readable_is_not_believed_for_long(
     await exchange(pair)
 
 
+@pytest.mark.plain
 async def test_bytes_that_make_the_core_fail_end_nothing(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
@@ -147,6 +148,7 @@ async def test_bytes_that_make_the_core_fail_end_nothing(pair: Pair, caplog: pyt
     assert await pair.client.ping("2001:db8:2::80") != [None]
 
 
+@pytest.mark.plain
 async def test_a_bug_that_is_met_again_and_again_is_logged_less_and_less(
     pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +165,7 @@ async def test_a_bug_that_is_met_again_and_again_is_logged_less_and_less(
     caplog.clear()
 
 
+@pytest.mark.plain
 async def test_a_host_whose_core_fails_at_the_end_still_closes_its_link(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

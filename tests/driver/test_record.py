@@ -34,8 +34,8 @@ def record_a_lossy_transfer(path: Path) -> bytes:
         server = recorder.make_stack(StackConfig(prefix=parse("2001:db8:b::")), b"server", now)
         listener = server.listen(now, name="web")
         with pytest.raises(AddressNotOurs):
-            server.das(listener, now, ssa=parse("2001:db8:c::1"))  # type: ignore[arg-type]
-        ssa = server.das(listener, now, label="order").lease.address  # type: ignore[arg-type]
+            server.das(listener, now, ssa=parse("2001:db8:c::1"))
+        ssa = server.das(listener, now, label="order").lease.address
         session = client.connect(ssa, 80, now)
         accepted, got, written = None, b"", 0
         while now < 60_000_000 and len(got) < len(content):
@@ -61,6 +61,7 @@ def record_a_lossy_transfer(path: Path) -> bytes:
     return got
 
 
+@pytest.mark.plain
 def test_a_recorded_run_repeats_in_the_core_alone(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     record_a_lossy_transfer(path)
@@ -71,6 +72,7 @@ def test_a_recorded_run_repeats_in_the_core_alone(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.plain
 def test_a_changed_input_is_found_where_it_first_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.jsonl"
     record_a_lossy_transfer(path)
@@ -96,6 +98,7 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     assert main([str(path)]) == 2
 
 
+@pytest.mark.plain
 async def test_the_end_of_a_host_with_live_sessions_repeats_too(tmp_path: Path) -> None:
     left, right = fake_wire()
     async with (

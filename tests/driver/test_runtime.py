@@ -224,7 +224,7 @@ async def test_a_revoked_ssa_is_gone_by_address_and_by_name(pair: Pair) -> None:
 async def test_verbs_on_the_core_take_effect_with_a_kick(pair: Pair) -> None:
     host = pair.server
     async with await host.listen(80) as listener:
-        waiting = host.stack.das(listener.listener, host.now())  # type: ignore[arg-type]
+        waiting = host.stack.das(listener.listener, host.now())
         host.kick()
         async with await pair.client.connect(text(waiting.lease.address), 80):
             await (await listener.accept()).aclose()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, cannot_use
+from umuxstack.core import is_compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,6 +142,8 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     """An option that would have no effect is a mistake, and says so."""
     if arguments.live and arguments.mutants:
         raise Failure("--live and --mutants exclude each other", "no kernel lets us flip its behaviour", USAGE)
+    if arguments.mutants and is_compiled():
+        raise Failure("mutants need a core in plain Python", "start with UMUX_CORE=python in the environment", USAGE)
     if arguments.matrix and (arguments.live or arguments.mutants):
         raise Failure("--matrix runs no scripts", "leave --live and --mutants away", USAGE)
     if arguments.write and not arguments.matrix:

@@ -5,6 +5,7 @@ import platform
 from typing import Final
 
 from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, cannot_use
+from umuxstack.core import is_compiled
 
 _NEEDED: Final = ("a TUN device can be made", "IPv6")  # without these, `umux up` cannot work
 
@@ -86,5 +87,7 @@ def version(_arguments: argparse.Namespace) -> int:
 
     from umuxstack.cli import output
 
-    output.say(f"umuxstack {installed('umuxstack')}, Python {platform.python_version()}, Linux {platform.release()}")
+    core = "compiled" if is_compiled() else "in Python"
+    mine = f"umuxstack {installed('umuxstack')}, core {core}"
+    output.say(f"{mine}, Python {platform.python_version()}, Linux {platform.release()}")
     return OK

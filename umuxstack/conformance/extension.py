@@ -45,7 +45,7 @@ class ExtendedCalls(Calls):
         if door is None or not (isinstance(door, Listen0) or socket.udp is not None):
             raise NotListening("DAS needs a socket that listens on no address")
         made = self.target.stack.das(
-            door,  # type: ignore[arg-type]
+            door,
             self.target.now,
             ssa=self._place(text(fields["ssa"])) if "ssa" in fields else None,
             peer=peer,

@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 
 import attrs
 
+from umuxstack.core import is_compiled
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.entropy import Entropy
@@ -100,6 +101,8 @@ class Recorder:
     """Writes one stack's inputs to a file, a JSON line each; close it, or use it as a context."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if is_compiled():
+            raise BadArgument("a compiled core cannot be recorded; start with UMUX_CORE=python in the environment")
         self._file: IO[str] = open(path, "x", encoding="ascii", opener=_private)  # noqa: SIM115  closed by close()
         self._numbers: dict[int, int] = {}
         self._objects: list[object] = []  # keeps them alive, so that no two share an id

@@ -99,4 +99,4 @@ class Wire:
 
     def minted(self, *, peer: tuple[Address, int] | None = None, **listen: Any) -> Address:
         """An SSA where the stack waits for one connection: LISTEN_0 and DAS in one go."""
-        return self.stack.das(self.stack.listen(self.now, **listen), self.now, peer=peer).address  # type: ignore[arg-type]
+        return self.stack.das(self.stack.listen(self.now, **listen), self.now, peer=peer).address

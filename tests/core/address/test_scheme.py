@@ -255,6 +255,7 @@ def test_choices_of_earlier_runs_are_remembered() -> None:
             sealed.examine(sealed.prefix.make(sealed.seal(counter)))
 
 
+@pytest.mark.plain
 def test_choices_have_a_limit_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheme_module, "MAX_CHOSEN", 2)
     sealed = SealedScheme(prefix(64), KEY)
@@ -328,6 +329,7 @@ def test_random_refuses_the_choice_of_an_address_it_made() -> None:
         random.examine(address)
 
 
+@pytest.mark.plain
 def test_random_forgets_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheme_module, "RANDOM_REMEMBERS", 3)
     random = RandomScheme(prefix(64), Entropy(b"seed"))

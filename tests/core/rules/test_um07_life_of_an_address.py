@@ -178,7 +178,7 @@ def test_every_state_of_an_address_under_every_event(state: int, event: int) -> 
         "VALID": {"CLOSED": "RETIRING", "FINISHED": "INVALID"},
         "RETIRING": {"FINISHED": "INVALID"},
     }
-    held = Lease(address(SERVICE), lease.EA, 1, Micros(0), grain="session")
+    held = Lease(address(SERVICE), (lease.EA, "", "session", ""), 1, Micros(0))
     held.state = state
     held.on(event)
     before, name = STATE_NAMES[state], EVENT_NAMES[event]

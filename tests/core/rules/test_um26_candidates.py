@@ -19,7 +19,7 @@ def test_candidates_of_others_never_push_an_established_session_of_a_client_out(
     candidate took the place of the established session, which nobody could reach any more."""
     wire = Wire()
     listener = wire.stack.listen(wire.now, port=80)
-    ssa = wire.stack.das(listener, wire.now, grain="client", pin=64).lease.address  # type: ignore[arg-type]
+    ssa = wire.stack.das(listener, wire.now, grain="client", pin=64).lease.address
     first = Peer(wire, ssa, address=CLIENT, port=1000, remote_port=80)
     first.connect()
     accepted = listener.accept()

@@ -59,22 +59,37 @@ SSA: Final = "SSA"
 SERVICE: Final = "SERVICE"
 SHARED: Final = "SHARED"
 
+Purpose = tuple[str, str, str, str]
+"""Kind, group, grain and label."""
+
 
 class Lease:
     """One address and what it is for. `name` stands for it in logs, metrics and captures (UM-34)."""
 
-    __slots__ = ("_where", "born", "grain", "group", "kind", "label", "state")
+    __slots__ = ("_purpose", "_where", "born", "state")
 
-    def __init__(
-        self, address: Address, kind: str, number: int, opened: Micros, *, group: str = "", label: str = "", grain: str
-    ) -> None:
+    def __init__(self, address: Address, purpose: Purpose, number: int, opened: Micros) -> None:
         self._where: bytes = address  # or the pair of the session that owns it: see LeaseTable.hand_over
-        self.kind = kind
+        self._purpose = purpose  # one object for all with the same
         self.born = opened << 40 | number  # one integer takes less than two
-        self.group = group  # the listener it belongs to
-        self.label = label
-        self.grain = grain
         self.state = VALID
+
+    @property
+    def kind(self) -> str:
+        return self._purpose[0]
+
+    @property
+    def group(self) -> str:
+        """The listener it belongs to."""
+        return self._purpose[1]
+
+    @property
+    def grain(self) -> str:
+        return self._purpose[2]
+
+    @property
+    def label(self) -> str:
+        return self._purpose[3]
 
     @property
     def address(self) -> Address:
@@ -123,7 +138,7 @@ class ChosenLease(Lease):
     __slots__ = ("_closed", "_open")
 
     def __init__(self, address: Address, number: int, opened: Micros, label: str) -> None:
-        super().__init__(address, EA, number, opened, label=label, grain="session")
+        super().__init__(address, (EA, "", "session", label), number, opened)
         self._open: set[bytes] = set()  # the pairs of its sessions
         self._closed: set[bytes] = set()
 
@@ -150,13 +165,14 @@ class LeaseTable:
     (`hand_over`) need not cost a second entry.
     """
 
-    __slots__ = ("_by_address", "_complete", "_held_by_sessions", "_serial")
+    __slots__ = ("_by_address", "_complete", "_held_by_sessions", "_purposes", "_serial")
 
     def __init__(self, *, complete: bool) -> None:
         self._by_address: dict[bytes, Lease] = {}
         self._complete = complete
         self._held_by_sessions = 0
         self._serial: dict[str, int] = {}
+        self._purposes: dict[Purpose, Purpose] = {}  # those without a label
 
     def __len__(self) -> int:
         return len(self._by_address) + self._held_by_sessions
@@ -175,7 +191,10 @@ class LeaseTable:
         self, address: Address, kind: str, now: Micros, *, group: str = "", label: str = "", grain: str = "session"
     ) -> Lease:
         """A new lease, VALID at once: the address came from the pool or was checked by the caller."""
-        lease = Lease(address, kind, self._number(kind + group), now, group=group, label=label, grain=grain)
+        purpose = (kind, group, grain, label)
+        if not label:
+            purpose = self._purposes.setdefault(purpose, purpose)
+        lease = Lease(address, purpose, self._number(kind + group), now)
         self._enter(address, lease)
         return lease
 

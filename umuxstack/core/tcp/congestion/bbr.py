@@ -8,6 +8,8 @@ a random source, so runs replay. draft-cardwell-iccrg-bbr-congestion-control-00 
 
 from typing import ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from umuxstack.core.tcp.congestion.base import LOSS, OPEN, RECOVERY, CongestionControl, RateSample
 from umuxstack.core.units import Micros
 
@@ -30,6 +32,7 @@ LARGEST_BURST: Final = 65_536  # one super-segment
 _UNKNOWN: Final = 1 << 62
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Bbr(CongestionControl):
     """Model-based; a loss only bounds what is in flight for a round, it does not change the model."""
 

@@ -9,6 +9,8 @@ names in comments; windows here are bytes, not segments), RFC 9406 in slow start
 
 from typing import ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from umuxstack.core.tcp.congestion.base import UNLIMITED, CongestionControl, RateSample
 from umuxstack.core.tcp.congestion.hystart import HyStart
 from umuxstack.core.units import Micros
@@ -34,6 +36,7 @@ def cube_root(value: int) -> int:
         root = lower
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Cubic(CongestionControl):
     """RFC 9438 with fast convergence, the Reno-friendly region and HyStart++."""
 

@@ -8,9 +8,12 @@ RFC 5681, RFC 6582, RFC 3465.
 
 from typing import ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from umuxstack.core.tcp.congestion.base import CongestionControl
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NewReno(CongestionControl):
     """AIMD(1, 0.5), counting bytes."""
 
