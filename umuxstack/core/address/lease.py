@@ -59,8 +59,8 @@ SSA: Final = "SSA"
 SERVICE: Final = "SERVICE"
 SHARED: Final = "SHARED"
 
-Purpose = tuple[str, str, str, str]
-"""Kind, group, grain and label."""
+Purpose = tuple[str, ...]
+"""Kind, group, grain and label; of no fixed length for mypyc, which would keep four strings in each lease."""
 
 
 class Lease:

@@ -6,7 +6,7 @@ four-tuple. Unified sessions never come here. RFC 9293, 768, 4443, 6056.
 
 # RFC 9293 appendix B: MUST-41, MUST-42; 4443-3.1-5, 4443-4.1-1, 4443-4.2-1, 4443-4.2-4
 
-from typing import Final
+from typing import ClassVar, Final
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.echo.session import EchoSession
@@ -39,7 +39,7 @@ class PortMux(Stage):
 
     __slots__ = ("address", "bindings", "echoes", "lease", "limit", "listeners", "sessions")
 
-    shared = True
+    shared: ClassVar[bool] = True
 
     def __init__(self, ctx: Context, address: Address, lease: Lease, limit: ErrorLimit) -> None:
         super().__init__()

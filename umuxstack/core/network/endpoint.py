@@ -3,6 +3,8 @@
 A base class, not a Protocol: dispatch is one attribute look-up per packet.
 """
 
+from typing import ClassVar
+
 from umuxstack.core.units import NEVER, Micros
 
 
@@ -11,7 +13,7 @@ class Receiver:
 
     __slots__ = ()
 
-    shared: bool = False  # a legacy address: many roles, and a packet may come from itself (UM-2)
+    shared: ClassVar[bool] = False  # a legacy address: many roles, and a packet may come from itself (UM-2)
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
