@@ -191,7 +191,7 @@ class LeaseTable:
         self, address: Address, kind: str, now: Micros, *, group: str = "", label: str = "", grain: str = "session"
     ) -> Lease:
         """A new lease, VALID at once: the address came from the pool or was checked by the caller."""
-        purpose = (kind, group, grain, label)
+        purpose: Purpose = (kind, group, grain, label)
         if not label:
             purpose = self._purposes.setdefault(purpose, purpose)
         lease = Lease(address, purpose, self._number(kind + group), now)
