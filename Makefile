@@ -59,7 +59,7 @@ test-fast: build/compiled/stamp  ## the tests of core and driver again, on the c
 	PYTHONPATH=build/compiled $(PY) -P -m pytest -o pythonpath="build/compiled ." -m "not plain" \
 	    tests/core tests/conformance tests/driver tests/sim $(ARGS)
 
-bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root, about four minutes)
+bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root; six minutes; `make fast` adds rows)
 	$(PY) -m benchmarks.run $(ARGS)
 
 clean:  ## removes .venv and every cache
