@@ -4,12 +4,14 @@ import errno
 import os
 import socket as stdlib
 import struct
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from trio.testing import check_half_closeable_stream, wait_all_tasks_blocked
 
 from tests.driver.conftest import SHARED, Pair, text
+from umuxstack.core.errors import AddressMalformed
 from umuxstack.driver.runtime import Host
 
 SERVICE = "2001:db8:2::5"
@@ -268,7 +270,7 @@ async def test_a_socket_closed_while_it_connects_leaves_no_session(pair: Pair) -
     async with trio.open_nursery() as nursery:
 
         async def connect() -> None:
-            with pytest.raises(OSError, check=Errno(errno.EBADF)):
+            with pytest.raises((trio.ClosedResourceError, OSError)):  # begun already, or not
                 await socket.connect((SERVICE, 80))
 
         listener = await pair.server.listen(80, address=SERVICE)
@@ -281,22 +283,138 @@ async def test_a_socket_closed_while_it_connects_leaves_no_session(pair: Pair) -
 
 
 async def test_accept_ends_when_the_listening_socket_is_closed_or_shut(pair: Pair) -> None:
-    for how, number in (("close", errno.EBADF), ("shutdown", errno.EBADF)):
+    for shut in (False, True):
         listening = tcp(pair.server)
         listening.listen()
         async with trio.open_nursery() as nursery:
 
-            async def accept(socket: trio.socket.SocketType = listening, number: int = number) -> None:
-                with pytest.raises(OSError, check=Errno(number)):
+            async def accept(socket: trio.socket.SocketType = listening, shut: bool = shut) -> None:
+                with pytest.raises(OSError if shut else trio.ClosedResourceError) as caught:
                     await socket.accept()
+                assert not isinstance(caught.value, OSError) or caught.value.errno == errno.EINVAL
 
             nursery.start_soon(accept)
             await wait_all_tasks_blocked()
-            if how == "close":
-                listening.close()
-            else:
+            if shut:
                 listening.shutdown(stdlib.SHUT_RD)
+            else:
+                listening.close()
         listening.close()
+
+
+async def again_and_again(call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    while True:
+        await call(*arguments)
+
+
+@pytest.mark.parametrize("what", ["recv", "send", "wait_writable", "connect", "accept", "recvfrom"])
+async def test_who_waits_while_the_socket_is_closed_is_told_as_by_trio(pair: Pair, what: str) -> None:
+    """It was OSError EBADF, which programs that catch trio's ClosedResourceError do not expect; and a connect went on
+    until its handshake was over."""
+    client, server = await connected(pair)
+    waiting, call = client, getattr(client, what)
+    arguments: tuple[object, ...] = ()
+    if what in ("send", "wait_writable"):
+        client.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_SNDBUF, 10_000)
+        with trio.move_on_after(1):
+            await again_and_again(client.send, bytes(1 << 16))
+        arguments = (b"x",) if what == "send" else ()
+    elif what == "recv":
+        arguments = (1,)
+    else:
+        client.close()
+        waiting = udp(pair.client) if what == "recvfrom" else tcp(pair.client)
+        if what == "accept":
+            waiting.listen()
+        elif what == "recvfrom":
+            await waiting.bind(("::", 0))
+        arguments = {"accept": (), "recvfrom": (1,), "connect": (("2001:db8:2::404", 80),)}[what]
+        call = getattr(waiting, what)
+    with server, client:
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await again_and_again(call, *arguments)
+
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            before = trio.current_time()
+            waiting.close()
+        assert trio.current_time() == before
+        with pytest.raises(OSError, check=Errno(errno.EBADF)):
+            await call(*arguments)
+
+
+async def test_shut_while_it_waits_to_send_is_a_broken_pipe(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with server, client:
+        client.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_SNDBUF, 10_000)
+        with trio.move_on_after(1):
+            await again_and_again(client.send, bytes(1 << 16))
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with pytest.raises(BrokenPipeError):
+                    await again_and_again(client.send, b"x")
+
+            nursery.start_soon(send)
+            await wait_all_tasks_blocked()
+            client.shutdown(stdlib.SHUT_WR)
+            while await server.recv(1 << 20):
+                pass
+    with tcp(pair.client) as listening:
+        listening.listen()
+        with pytest.raises(BrokenPipeError):
+            await listening.send(b"x")
+
+
+async def test_peeking_for_more_sees_more(pair: Pair) -> None:
+    """A look at the first byte hid what stood behind it: who looked for five bytes, until he had them, never did."""
+    client, server = await connected(pair)
+    with client, server:
+        await client.send(b"hello")
+        assert await server.recv(1, stdlib.MSG_PEEK) == b"h"
+        assert await server.recv(5, stdlib.MSG_PEEK) == b"hello"
+        await client.send(b", world")
+        await trio.sleep(1)
+        assert await server.recv(7, stdlib.MSG_PEEK) == b"hello, "
+        assert await server.recv(3) == b"hel"
+        assert await server.recv(100) == b"lo, world"
+        await client.send(b"!")
+        client.close()
+        await trio.sleep(1)
+        assert await server.recv(100, stdlib.MSG_PEEK) == b"!"
+        assert await server.recv(100) == b"!"
+        assert await server.recv(100, stdlib.MSG_PEEK) == b""
+
+
+async def test_a_listener_on_a_shared_address_may_leave_the_port_to_us(pair: Pair) -> None:
+    """`bind((address, 0))` and `listen()` were refused, which is what every test server does."""
+    with tcp(pair.server) as one, tcp(pair.server) as two:
+        for listening in (one, two):
+            await listening.bind((SHARED, 0))
+            listening.listen()
+        address, port = one.getsockname()[:2]
+        assert address == SHARED
+        assert 1024 <= port != two.getsockname()[1]
+        with tcp(pair.client) as client:
+            await client.connect((address, port))
+            accepted, _ = await one.accept()
+            accepted.close()
+
+
+async def test_nobody_is_reached_on_the_loopback_address(pair: Pair) -> None:
+    """RFC 4291 2.5.3. SYNs to ::1 went out to the link, and the program waited for minutes."""
+    with tcp(pair.client) as socket, udp(pair.client) as datagrams:
+        for host in ("::1", None):
+            with pytest.raises(ConnectionRefusedError):
+                await socket.connect((host, 80))
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            await datagrams.sendto(b"x", ("::1", 53))
+        with pytest.raises(AddressMalformed):
+            await pair.client.connect("::1", 80)
+    assert pair.client_link.headers == []
 
 
 # bytes

@@ -223,6 +223,8 @@ class Verbs:
             await reply.send([opened], descriptor=far.fileno())
 
     async def _listen(self, request: Listen, reply: Reply, who: Caller) -> None:
+        if not request.port and request.address in self._host.config.shared:
+            raise BadArgument("a listener on a shared address needs a port")  # any free one is no use to who asks
         self._handover.reserve(who.uid)
         try:
             listener = await self._host.listen(

@@ -425,8 +425,11 @@ class Stack(Census):
     def _check_peer(self, peer: Address, port: int, *, group: bool = False) -> None:
         if len(peer) != 16:
             raise AddressMalformed(f"an IPv6 address has 16 bytes, not {len(peer)}")
-        if not any(peer) or (peer[0] == 0xFF and not group):
-            raise AddressMalformed("the peer's address is unspecified or multicast; a session needs a unicast address")
+        # RFC 4291 2.5.3: a packet to the loopback address "must never be sent outside of a single node".
+        if not any(peer[:15]) and peer[15] < 2:
+            raise AddressMalformed("the peer's address is unspecified or loopback; nobody can be reached there")
+        if peer[0] == 0xFF and not group:
+            raise AddressMalformed("the peer's address is a multicast one; a session needs a unicast address")
         if not 1 <= port <= 65535:
             raise BadArgument(f"port is {port}; it is 1 to 65535")
 

@@ -76,13 +76,14 @@ def local_error(error: LocalError) -> OSError:
 
 @contextmanager
 def os_errors() -> Iterator[None]:
-    """What streams, listeners and datagram sockets raise, as a socket would."""
+    """What streams, listeners and datagram sockets raise, as a socket would.
+
+    ClosedResourceError stays: so trio's own sockets tell whoever waits that they were closed meanwhile.
+    """
     try:
         yield
     except LocalError as error:
         raise local_error(error) from error
-    except trio.ClosedResourceError:
-        raise os_error(errno.EBADF) from None
     except trio.BrokenResourceError as error:
         if not isinstance(error.__cause__, OSError):
             raise

@@ -22,7 +22,7 @@ from trio.lowlevel import checkpoint
 from umuxstack.core.errors import LocalError, Reason
 from umuxstack.core.udp.datagram import Datagram
 from umuxstack.core.units import UNSPECIFIED, Address
-from umuxstack.core.wire.address import to_text
+from umuxstack.core.wire.address import LOOPBACK, to_text
 from umuxstack.driver.addresses import to_address
 from umuxstack.driver.ancillary import Ancillary, chosen_source, told
 from umuxstack.driver.datagrams import UmuxDatagramSocket
@@ -63,7 +63,7 @@ class UmuxSocket(trio.socket.SocketType):
         self._datagrams: UmuxDatagramSocket | None = None
         self._bound: tuple[Address, int] | None = None
         self._peer: tuple[Address, int] | None = None  # of a connected UDP socket
-        self._connecting = False
+        self._connecting: trio.CancelScope | None = None
         self._closed = False
         self._wrote_eof = False
         self._peeked = b""  # read by MSG_PEEK, not yet by anybody else
@@ -203,7 +203,7 @@ class UmuxSocket(trio.socket.SocketType):
     def listen(self, backlog: int = 128) -> None:
         self._check_open()
         self._check_stream()
-        if self._stream is not None or self._connecting:
+        if self._stream is not None or self._connecting is not None:
             raise os_error(errno.EINVAL, "a connected socket cannot listen")
         if self._listener is not None:
             return
@@ -225,8 +225,13 @@ class UmuxSocket(trio.socket.SocketType):
         self._check_stream()
         if self._listener is None:
             raise os_error(errno.EINVAL, "not listening")
-        with os_errors():
-            stream = await self._listener.accept()
+        try:
+            with os_errors():
+                stream = await self._listener.accept()
+        except trio.ClosedResourceError:
+            if self._closed:
+                raise
+            raise os_error(errno.EINVAL, "not listening any more") from None
         accepted = self._host.socket_factory.wrap(stream, self.options)
         return accepted, accepted.getpeername()
 
@@ -237,25 +242,27 @@ class UmuxSocket(trio.socket.SocketType):
             await checkpoint()
             await self._connect_datagrams(peer, port)
             return
-        if self._connecting:
+        if self._connecting is not None:
             raise os_error(errno.EALREADY)
         if self._stream is not None or self._listener is not None:
             raise os_error(errno.EISCONN)
-        if peer == UNSPECIFIED or port == 0:
+        if peer in (UNSPECIFIED, LOOPBACK) or port == 0:
             raise os_error(errno.ECONNREFUSED, "nobody can be reached there")
         source = None if self._bound is None or self._bound[0] == UNSPECIFIED else self._bound[0]
-        self._connecting = True
+        stream: UmuxStream | None = None
+        self._connecting = trio.CancelScope()
         try:
-            with os_errors():
+            with self._connecting, os_errors():
                 stream = await self._host.connect_packed(peer, port, source=source, policy=self.options.policy)
         except trio.Cancelled:
             self.close()  # as trio's own: what a cancelled connect has done is not known
             raise
         finally:
-            self._connecting = False
-        if self._closed:
-            stream.close()
-            raise os_error(errno.EBADF)
+            self._connecting = None
+        if self._closed or stream is None:
+            if stream is not None:
+                stream.close()
+            raise trio.ClosedResourceError("this socket was closed")
         self.attach(stream)
 
     def attach(self, stream: UmuxStream, inherited: SocketOptions | None = None) -> None:
@@ -309,6 +316,8 @@ class UmuxSocket(trio.socket.SocketType):
         if self._closed:
             return
         self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._stream is not None:
             if self.options.aborts_on_close:
                 self._stream.abort()
@@ -381,7 +390,12 @@ class UmuxSocket(trio.socket.SocketType):
             return b""
         if self._peeked:
             await checkpoint()
-        data = self._peeked or await self._stream.receive_some(limit)
+            self._check_open()
+            data = self._peeked
+            if len(data) < limit:
+                data += self._stream.receive_nowait(limit - len(data))
+        else:
+            data = await self._stream.receive_some(limit)
         self._peeked = data if peek else data[limit:]
         return data[:limit]
 
@@ -442,12 +456,15 @@ class UmuxSocket(trio.socket.SocketType):
         self._check_open()
         _check_flags(flags & ~stdlib.MSG_PEEK)
         if self._type == stdlib.SOCK_STREAM:
-            if self._stream is None:
-                raise os_error(errno.ENOTCONN if self._listener is not None else errno.EPIPE)
-            if self._wrote_eof:
+            if self._stream is None or self._wrote_eof:
                 raise os_error(errno.EPIPE)
-            with os_errors():
-                return await self._stream.send_some(data)
+            try:
+                with os_errors():
+                    return await self._stream.send_some(data)
+            except trio.ClosedResourceError:
+                if self._closed:
+                    raise
+                raise os_error(errno.EPIPE) from None  # shut while it waited
         to = None if address is None else await self._resolve(address, local=False)
         if to is None and self._peer is None:
             raise os_error(errno.EDESTADDRREQ)

@@ -238,6 +238,13 @@ class UmuxStream(trio.abc.HalfCloseableStream):
                 data = self._read(limit)
             return data
 
+    def receive_nowait(self, limit: int) -> bytes:
+        """What has arrived, at most `limit` bytes; b"" if there is nothing now, whatever the reason."""
+        data = b"" if self._pump.stopped else self.session.read(limit, self._pump.now())
+        if data and self.session.touched:
+            self._pump.kick()
+        return data
+
     def _read(self, limit: int) -> bytes | None:
         """Data, b"" at the end, None if there is nothing yet."""
         session = self.session

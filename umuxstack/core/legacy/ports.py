@@ -6,11 +6,12 @@ four-tuple. Unified sessions never come here. RFC 9293, 768, 4443, 6056.
 
 # RFC 9293 appendix B: MUST-41, MUST-42; 4443-3.1-5, 4443-4.1-1, 4443-4.2-1, 4443-4.2-4
 
+from collections.abc import Container
 from typing import ClassVar, Final
 
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.echo.session import EchoSession
-from umuxstack.core.errors import AddressInUse, BadArgument, Drop, PoolExhausted, Reason
+from umuxstack.core.errors import AddressInUse, Drop, PoolExhausted, Reason
 from umuxstack.core.legacy.answers import ErrorLimit, refuse_headers, refuse_late_fragments, refuse_segment, send_error
 from umuxstack.core.listen.cookies import CookieJar
 from umuxstack.core.listen.listener import Listener, read_syn, vanish
@@ -177,29 +178,33 @@ class PortMux(Stage):
         raise PoolExhausted("all 64,512 ports to this peer are in use: the ceiling that an EA does not have (UM-19)")
 
     def free_udp_port(self, port: int) -> int:
+        return self._free_port(port, self.bindings, "UDP")
+
+    def free_tcp_port(self, port: int) -> int:
+        return self._free_port(port, self.listeners, "TCP")
+
+    def _free_port(self, port: int, taken: Container[int], kind: str) -> int:
+        """`port` itself, or for 0 one that nobody listens on."""
         if port:
-            if port in self.bindings:
-                raise AddressInUse(f"UDP port {port} of this address is in use")
+            if port in taken:
+                raise AddressInUse(f"{kind} port {port} of this address is in use")
             return port
         start = self.ctx.entropy.below(PORTS)
         for step in range(PORTS):
             candidate = FIRST_PORT + (start + step) % PORTS
-            if candidate not in self.bindings:
+            if candidate not in taken:
                 return candidate
-        raise PoolExhausted("all UDP ports of this address are in use")
+        raise PoolExhausted(f"all {kind} ports of this address are in use")
 
 
 class PortListener(Listener):
-    """An ordinary listening socket on a shared address and port."""
+    """An ordinary listening socket on a shared address and port; 0: any that is free."""
 
     __slots__ = ("early", "half_open", "jar", "mux")
 
     def __init__(self, ctx: Context, number: int, name: str, port: int, backlog: int, mux: PortMux) -> None:
+        port = mux.free_tcp_port(port)
         super().__init__(ctx, number, name, port, backlog)
-        if not port:
-            raise BadArgument("a listener on a shared address needs a port")
-        if port in mux.listeners:
-            raise AddressInUse(f"TCP port {port} of this address is in use")
         self.mux = mux
         self.half_open: list[Connection] = []
         self.early: list[Connection] = []  # accepted before their handshake was complete (RFC 7413)
