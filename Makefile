@@ -57,7 +57,7 @@ build/compiled/stamp: .venv/dev.stamp scripts/compile_core.py $(shell find umuxs
 # -P and the order of paths: the compiled package comes before the sources in this directory.
 test-fast: build/compiled/stamp  ## the tests of core and driver again, on the compiled core
 	PYTHONPATH=build/compiled $(PY) -P -m pytest -o pythonpath="build/compiled ." -m "not plain" \
-	    tests/core tests/conformance tests/driver tests/sim $(ARGS)
+	    tests/core tests/conformance tests/driver tests/fuzz tests/scale tests/sim tests/testing $(ARGS)
 
 bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root; six minutes; `make fast` adds rows)
 	$(PY) -m benchmarks.run $(ARGS)

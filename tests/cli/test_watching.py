@@ -59,6 +59,7 @@ async def one_transfer(folder: Path, congestion: str | None = None) -> str:
     return name
 
 
+@pytest.mark.plain
 async def test_a_run_leaves_a_capture_logs_and_a_recording_that_repeats(tmp_path: Path) -> None:
     assert await one_transfer(tmp_path) == "cubic"
     with open(tmp_path / "link.pcapng", "rb") as file:
@@ -130,6 +131,7 @@ def test_the_exporter_answers_metrics_and_nothing_else() -> None:
             exporter.shutdown()
 
 
+@pytest.mark.plain
 def test_replay_says_what_it_compared(tmp_path: Path) -> None:
     trio.run(one_transfer, tmp_path)
     command = [sys.executable, "-m", "umuxstack", "replay", str(tmp_path / "run.jsonl")]

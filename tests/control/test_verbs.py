@@ -196,6 +196,7 @@ async def test_a_waiting_address_is_shown_only_where_it_is_asked_for(scene: Scen
 
 
 @pytest.mark.rule("UM-34.b")
+@pytest.mark.plain
 async def test_a_half_open_candidate_does_not_tell_the_waiting_address(scene: Scene) -> None:
     async with scene.client() as client, await scene.host.listen(name="web"):
         waiter = await client.call(DasAdd(listener="web"))

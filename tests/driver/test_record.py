@@ -118,6 +118,7 @@ async def test_the_end_of_a_host_with_live_sessions_repeats_too(tmp_path: Path) 
     assert result.packets_out >= 4 * END_BATCH  # a SYN and a RST of each at least
 
 
+@pytest.mark.plain
 async def test_what_is_set_on_a_listener_and_tails_and_records_repeat_too(tmp_path: Path) -> None:
     """Of what a program writes, only `write` and `write_urgent` were recorded."""
     left, right = fake_wire()

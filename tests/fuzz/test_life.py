@@ -182,6 +182,7 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("fault", ["twice", "swapped", "lost"])
+@pytest.mark.plain
 def test_the_judge_sees_what_comes_twice_in_another_order_or_not_at_all(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

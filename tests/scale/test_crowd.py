@@ -86,6 +86,7 @@ def test_sessions_that_were_all_busy_at_one_moment_do_not_all_have_their_turn_at
     assert stack.next_deadline() == NEVER
 
 
+@pytest.mark.plain
 def test_timers_that_nobody_wants_any_more_are_cleared_away_little_by_little() -> None:
     """A timer that is moved leaves its entry in the heap until it surfaces. Those of a hundred thousand sessions that
     had been answered at one moment all surfaced in one look for the next deadline: 276 ms."""

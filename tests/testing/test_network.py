@@ -202,6 +202,7 @@ def test_a_goal_that_is_not_reached_fails_at_its_limit() -> None:
     assert net.now - start == minutes(1)
 
 
+@pytest.mark.plain
 def test_a_host_that_sends_from_a_strange_address_is_caught() -> None:
     net = Network()
     (host,) = net.hosts("host")
@@ -210,6 +211,7 @@ def test_a_host_that_sends_from_a_strange_address_is_caught() -> None:
         net.run_for(1)
 
 
+@pytest.mark.plain
 def test_an_unsound_packet_is_caught_with_the_seed() -> None:
     net = Network(seed=99)
     (host,) = net.hosts("host")
@@ -267,6 +269,7 @@ def test_a_capture_can_be_read_by_others(tmp_path: Path) -> None:
     assert packets[0][0] == pytest.approx(net.sent[0].time / 1e6)
 
 
+@pytest.mark.plain
 def test_time_that_does_not_pass_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umuxstack.testing.network.LIVELOCK", 100)
     net = Network()

@@ -95,6 +95,7 @@ def test_a_seed_decides_every_byte() -> None:
     assert run(5) != run(6)
 
 
+@pytest.mark.plain
 def test_an_unsound_packet_from_a_stack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire()
     good = builders.udp(PEER, "2001:db8:1::1", payload=b"x")

@@ -142,8 +142,6 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     """An option that would have no effect is a mistake, and says so."""
     if arguments.live and arguments.mutants:
         raise Failure("--live and --mutants exclude each other", "no kernel lets us flip its behaviour", USAGE)
-    if arguments.mutants and is_compiled():
-        raise Failure("mutants need a core in plain Python", "start with UMUX_CORE=python in the environment", USAGE)
     if arguments.matrix and (arguments.live or arguments.mutants):
         raise Failure("--matrix runs no scripts", "leave --live and --mutants away", USAGE)
     if arguments.write and not arguments.matrix:
@@ -156,6 +154,8 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     for option in ("junit", "pcap"):
         if arguments.matrix and getattr(arguments, option):
             raise Failure(f"--{option} is not for --matrix", "it runs no scripts; --json is for programs", USAGE)
+    if arguments.mutants and is_compiled():
+        raise Failure("mutants need a core in plain Python", "start with UMUX_CORE=python in the environment", USAGE)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
