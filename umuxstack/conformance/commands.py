@@ -70,9 +70,9 @@ def _fast_open(value: int) -> Change:
 
 def _linux_ecn(value: int) -> Change:
     """0 off, 1 asks and grants, 2 grants; 3 to 5 grant AccECN too, of which 4 asks for RFC 3168's and 5 for nothing."""
-    if value not in (0, 1, 2, 4, 5):
+    if value > 5:
         raise UnsupportedConstruct("")
-    return {"ecn": value > 0, "ecn_asks": value in (1, 4)}
+    return {"ecn": value > 0, "ecn_asks": value in (1, 3, 4), "accurate_ecn": (0, 0, 0, 2, 1, 1)[value]}
 
 
 # FreeBSD: net.inet.tcp.*, kern.*
@@ -151,7 +151,9 @@ _LINUX: Final[dict[str, Callable[[int], Change]]] = {
     "tcp_fack": _nothing,
     "tcp_window_scaling": _flag("window_scaling"),
     "tcp_ecn": _linux_ecn,
-    "tcp_ecn_fallback": _only(1),
+    "tcp_ecn_fallback": lambda v: {"ecn_validates": bool(v)},
+    "tcp_ecn_option": lambda v: {"accurate_ecn_option": v > 0},
+    "tcp_ecn_option_beacon": _nothing,
     "tcp_syn_retries": lambda v: {"syn_retries": v},
     "tcp_synack_retries": lambda v: {"synack_retries": v},
     "tcp_retries1": _nothing,

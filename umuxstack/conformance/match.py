@@ -8,6 +8,7 @@ from umuxstack.conformance import icmp, wire
 from umuxstack.conformance.flow import Flow
 from umuxstack.conformance.format import format_flags, format_option, format_packet
 from umuxstack.conformance.script import (
+    AccEcn,
     EndOfOptions,
     IcmpPacket,
     IpFields,
@@ -98,7 +99,7 @@ def _segment(expected: TcpPacket, actual: wire.Segment, flow: Flow, wiring: "Wir
     if (merged > 1 or (wiring.pushes_bursts and len(actual.payload) > 0)) and not wiring.strict_segments:
         # Where PSH falls inside of a burst depends on how it was cut (RFC 9293 3.9.1.2 leaves it open). Linux sets it
         # on some full segments as well behind which there is more.
-        if merged > 1 or not wanted & TcpFlags.PSH or (flow.mss and len(actual.payload) >= flow.mss):
+        if merged > 1 or not wanted & TcpFlags.PSH or _is_full(actual, flow):
             flags, wanted = flags & ~TcpFlags.PSH, wanted & ~TcpFlags.PSH
     if flags != wanted:
         out.append(Difference("flags", format_flags(expected.flags) or "-", format_flags(actual.flags) or "-"))
@@ -121,6 +122,11 @@ def _segment(expected: TcpPacket, actual: wire.Segment, flow: Flow, wiring: "Wir
     if expected.options is not None:
         out += _options(expected.options, flow.options_to_script(actual.options), flow, wiring)
     return out
+
+
+def _is_full(actual: wire.Segment, flow: Flow) -> bool:
+    """With its options it has the size that the peer takes (RFC 6691)."""
+    return flow.mss > 0 and len(actual.payload) + len(wire.build_options(actual.options)) >= flow.mss
 
 
 def _options(
@@ -151,6 +157,8 @@ def _same_option(wanted: TcpOption, seen: TcpOption, flow: Flow, wiring: "Wiring
         return wanted.value is None or seen.value is None or _same_stamp(wanted.value, seen.value, flow, wiring)
     if isinstance(wanted, Sack) and isinstance(seen, Sack):
         return [(a & 0xFFFFFFFF, b & 0xFFFFFFFF) for a, b in wanted.blocks] == list(seen.blocks)
+    if isinstance(wanted, AccEcn) and isinstance(seen, AccEcn):
+        return (wire.order_of(wanted), wanted.counters) == (wire.order_of(seen), seen.counters)
     if isinstance(wanted, Nop | EndOfOptions):
         return type(wanted) is type(seen)
     return wanted == seen

@@ -74,12 +74,10 @@ def check_supported(packet: Packet) -> None:
                     raise UnsupportedConstruct("TCP Fast Open's experimental option")
                 case Md5():
                     raise UnsupportedConstruct("TCP MD5")
-                case AccEcn():
-                    raise UnsupportedConstruct("AccECN")
+                case AccEcn(experimental=True):
+                    raise UnsupportedConstruct("AccECN's experimental option")
                 case AckRateRequest():
                     raise UnsupportedConstruct("ACK rate request")
-        if (packet.ace or packet.flags & TcpFlags.AE) and packet.direction is Direction.OUT:
-            raise UnsupportedConstruct("AccECN")
 
 
 class Packets:

@@ -9,6 +9,7 @@ from umuxstack.conformance.reordering import Reordering
 from umuxstack.conformance.spent import Spent
 from umuxstack.conformance.symbols import LINUX_OF_NAME, LINUX_STATES, TCPI_STATES, Value
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.accurate_ecn import CE, ECT0, ECT1, INITIAL, AccurateEcn
 from umuxstack.core.tcp.congestion.base import PHASES, UNLIMITED
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.session import TcpSession
@@ -120,10 +121,28 @@ def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
         "tcpi_last_data_recv": (target.now - target.data_in_at) // 1000,
         "tcpi_reordering": order.degree,
         "tcpi_reord_seen": order.seen,
-        "tcpi_delivered": order.delivered + session.established,
+        "tcpi_delivered": order.delivered + (session.state >= st.ESTABLISHED),
+        **_marks(session.tcb.accurate),
         "tcpi_busy_time": spent.busy,
         "tcpi_rwnd_limited": spent.window,
         "tcpi_sndbuf_limited": spent.buffer,
+    }
+
+
+def _marks(accurate: AccurateEcn | None) -> dict[str, Value]:
+    """What was counted of marks (RFC 9768), without the counters' first values."""
+    if accurate is None:
+        return {}
+    sent, came = accurate.s_bytes, accurate.r_bytes
+    return {
+        "tcpi_delivered_ce": accurate.s_packets - INITIAL,
+        "tcpi_received_ce": accurate.r_packets - INITIAL,
+        "tcpi_delivered_e1_bytes": sent[ECT1],
+        "tcpi_delivered_e0_bytes": sent[ECT0],
+        "tcpi_delivered_ce_bytes": sent[CE],
+        "tcpi_received_e1_bytes": came[ECT1],
+        "tcpi_received_e0_bytes": came[ECT0],
+        "tcpi_received_ce_bytes": came[CE],
     }
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance.script import (
+    AccEcn,
     EndOfOptions,
     FastOpen,
     Mss,
@@ -39,6 +40,7 @@ _WORDS: Final = struct.Struct(">10H")  # an IPv4 header without options
 _TCP: Final = struct.Struct(">HHIIHHHH")
 _UDP: Final = struct.Struct(">HHHH")
 _ICMP: Final = struct.Struct(">BBHI")
+_ACC_ECN: Final = (("e0b", "ceb", "e1b"), ("e1b", "ceb", "e0b"))  # RFC 9768 3.2.3, by order
 FAST_OPEN_ID: Final = b"\xf9\x89"  # RFC 7413 4.1.1, RFC 6994: in an option of the kind 254
 
 
@@ -222,6 +224,13 @@ def read_options(raw: bytes) -> tuple[TcpOption, ...]:
     return tuple(found)
 
 
+def order_of(option: AccEcn) -> int:
+    """RFC 9768 3.2.3: which ECT counter comes first, if the script does not say it: the one that it names first."""
+    if option.order is not None:
+        return option.order
+    return int(bool(option.counters) and option.counters[0][0] == "e1b")
+
+
 def _read_option(kind: int, data: bytes) -> TcpOption:
     if kind == 2 and len(data) == 2:
         return Mss(int.from_bytes(data, "big"))
@@ -235,6 +244,10 @@ def _read_option(kind: int, data: bytes) -> TcpOption:
         return Timestamps(*struct.unpack(">II", data))
     if kind == 34:
         return FastOpen(data)
+    if kind in (172, 174) and len(data) in (0, 3, 6, 9):
+        names = _ACC_ECN[kind == 174]
+        counters = (int.from_bytes(data[at : at + 3], "big") for at in range(0, len(data), 3))
+        return AccEcn(int(kind == 174), tuple(zip(names, counters, strict=False)))
     if kind == 254 and data[:2] == FAST_OPEN_ID:
         return FastOpen(data[2:], experimental=True)
     return UnknownOption(f"kind {kind}", data.hex())
@@ -307,6 +320,10 @@ def build_options(options: tuple[TcpOption, ...]) -> bytes:
                 raw += struct.pack(">BBII", 8, 10, (value or 0) & 0xFFFFFFFF, (echo or 0) & 0xFFFFFFFF)
             case FastOpen(cookie, False):
                 raw += bytes((34, 2 + len(cookie))) + cookie
+            case AccEcn(order, counters, False):
+                order = order_of(option)
+                given = b"".join((value & 0xFFFFFF).to_bytes(3, "big") for _, value in counters)
+                raw += bytes((174 if order else 172, 2 + len(given))) + given
             case FastOpen(cookie, True):
                 raw += bytes((254, 4 + len(cookie))) + FAST_OPEN_ID + cookie
             case _:

@@ -151,6 +151,12 @@ class TcpPolicy:
     forward_rto: bool = True  # RFC 5682, where there are no timestamps to tell a needless timeout
     ecn_asks: bool = True  # with `ecn`: our own SYNs ask for it; False: it is only granted
     ecn_syn_retries: int = 0  # so many retransmissions of such a SYN ask again (RFC 3168 6.1.1.1)
+    accurate_ecn: int = attrs.field(default=0, validator=_within(0, 2))  # RFC 9768; 1: granted, 2: and asked for
+    accurate_ecn_option: bool = True  # and octets as well, by an option of every segment
+    ecn_validates: bool = True  # who says that a SYN was marked that was not shows that marks are mangled on the way
+    ect_everywhere: bool = (
+        False  # where marks are counted, ACKs and repairs may be marked (Linux); RFC 3168 6.1.4, 6.1.5
+    )
     ecn_plus: int = attrs.field(default=0, validator=_within(0, 2))  # 1: SYN-ACKs may be marked (RFC 5562), 2: and all
     delays_marked: bool = False  # a segment marked CE waits for its acknowledgement as any (RFC 3168 6.1.3 allows it)
     cwr_repairs: bool = False  # CWR goes out with a retransmission already (BSD); RFC 3168 6.1.2: with new data

@@ -29,6 +29,7 @@ LINUX: Final = TcpPolicy(
     rto_max=seconds(120),
     rto_variance_min=millis(200),  # tcp_rto_min bounds the variance term, not the sum
     syn_retries=6,
+    syn_linear_timeouts=4,
     synack_retries=5,
     retries=15,
     delayed_ack=millis(40),
@@ -54,6 +55,7 @@ LINUX: Final = TcpPolicy(
     remember_refusals=False,
     ecn=True,
     ecn_asks=False,  # tcp_ecn = 2
+    ect_everywhere=True,
 )
 
 FREEBSD: Final = TcpPolicy(

@@ -108,12 +108,13 @@ def read_syn(ctx: Context, buf: bytes, base: int, offset: int, end: int, protoco
         ctx.drop(Drop.BAD_CHECKSUM)
         return None
     sport, dport, seq, _, bits, window, _, _ = wire.FIELDS.unpack_from(buf, offset)
-    flags = bits & 0xFF
+    flags = bits & 0x1FF
     significant = wire.SYN | wire.ACK | wire.RST | (0 if ctx.config.tcp.syn_fin else wire.FIN)
     if flags & significant != wire.SYN or not sport or not dport:
         ctx.drop(Drop.NOT_A_SYN)
         return None
     options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
+    options.ecn = buf[base + 1] >> 4 & 3
     return (dport, sport), (seq, flags, window, options)
 
 

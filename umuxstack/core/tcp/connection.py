@@ -12,7 +12,7 @@ from typing import Final
 from umuxstack.core.errors import Drop, Reason
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import find, make
-from umuxstack.core.tcp.icmp_errors import IcmpErrors
+from umuxstack.core.tcp.marks import Marks
 from umuxstack.core.tcp.receive import MORE_TO_COME
 from umuxstack.core.tcp.seq import MASK, unwrap
 from umuxstack.core.tcp.statistics import TcpStatistics
@@ -29,7 +29,7 @@ _CHALLENGE_BURST: Final = seconds(1)
 _PAWS_IDLE: Final = seconds(24 * 24 * 3600)  # RFC 7323 5.5: after 24 days without traffic the old value is no guide
 
 
-class Connection(IcmpErrors):
+class Connection(Marks):
     """One TCP session over one pair of addresses, while it is awake; the application holds a `TcpSession`."""
 
     __slots__ = ()
@@ -75,7 +75,7 @@ class Connection(IcmpErrors):
             counters.drops[Drop.BAD_HEADER] += 1
             return
         if self.state == st.SYN_SENT:
-            self._in_syn_sent(buf, offset, end, header, seq, ack, bits & 0xFF, window, now)
+            self._in_syn_sent(buf, base, offset, end, header, seq, ack, bits & 0xFF, window, now)
             if self.rcv_nxt == self.peer_fin and self.state == st.ESTABLISHED:
                 self._fin_received(now)
             return
@@ -190,11 +190,14 @@ class Connection(IcmpErrors):
             if flags & wire.RST:
                 return
             if state == st.SYN_RECEIVED and flags & (wire.SYN | wire.ACK) == wire.SYN and seq == self.snd_wl1:
+                self._syn_again(buf, base, offset)
                 self._send_syn(now)  # the peer's SYN again: our SYN-ACK was lost
                 return
             if size and self.use_sack and seq < nxt:
                 self.dsack = (seq, min(seq + size, nxt))  # RFC 2883 4: what came twice
+                self._count_again(buf, base, size, gso_size)
             if flags & wire.SYN:
+                self._reflects(buf, base)
                 if self._may_challenge(now):
                     self._send_ack(now, challenge=True)
             elif size or flags & wire.FIN or self._may_challenge(now):
@@ -211,6 +214,7 @@ class Connection(IcmpErrors):
         if flags & wire.SYN:
             # RFC 5961 4.2: "TCP MUST send an ACK (challenge ACK) to the remote peer", whatever the sequence.
             drops[Drop.BAD_FLAGS] += 1
+            self._reflects(buf, base)
             if self.policy.syn_in_window and seq < edge:  # RFC 793: "it is an error, send a reset"
                 self._send_rst(self.snd_nxt, ack=True, now=now)
                 self.finish(Reason.RESET, now)
@@ -235,6 +239,8 @@ class Connection(IcmpErrors):
                 state = st.ESTABLISHED
             elif not self._handshake_done(ack, seq, window, tsecr, now):
                 return
+            if self.accurate is not None:
+                self._third_ack(buf, base, offset, size, gso_size, options, state == st.ESTABLISHED, now)
         if state != st.SYN_RECEIVED:
             window <<= self.snd_wscale
             if ack > self.snd_nxt or ack < self.snd_una - max(self.max_window, 65535):
@@ -247,6 +253,7 @@ class Connection(IcmpErrors):
             self.heard_at = (
                 now  # a sign of life (RFC 1122 4.2.3.6), and not before: all that was refused anybody can send
             )
+            delivered, stamp = self.delivered, self.ts_recent
             self._take_stamp(options, seq, now)
             if ack >= self.snd_una:
                 blocks = None
@@ -258,8 +265,10 @@ class Connection(IcmpErrors):
                         una = self.snd_una
                         blocks = [(unwrap(first, una), unwrap(last, una)) for first, last in options.sack]
                 if self.use_ecn:
-                    self._congestion_marks(buf, base, flags, size, ack, now)
+                    self._congestion_marks(buf, base, flags, size, gso_size, ack, now)
                 self._established_ack(seq, ack, window, blocks, tsecr, not length, now)
+                if self.accurate is not None:
+                    self._told(buf, offset, options, delivered, ack, stamp, now)
             elif options is not None and options.sack and self.use_sack and (self.board or self.loss is not None):
                 una = self.snd_una
                 self._late_blocks(ack, [(unwrap(first, una), unwrap(last, una)) for first, last in options.sack], now)
@@ -380,23 +389,6 @@ class Connection(IcmpErrors):
             return False
         self.challenge_at = Micros(at)
         return True
-
-    def _congestion_marks(self, buf: bytes, base: int, flags: int, size: int, ack: int, now: Micros) -> None:
-        """RFC 3168 6.1: echo CE until CWR; answer ECE once per window."""
-        if flags & wire.CWR:
-            self.ce_seen = False
-        if buf[base + 1] >> 4 & 3 == 3:
-            self.ce_seen = True
-            if size and not self.policy.delays_marked:  # marked ACKs that answered each other would never end
-                self.ack_now = True
-        if flags & wire.ECE and ack > self.ecn_point and self.cc is not None:
-            loss = self.loss
-            if loss is None or not loss.phase:
-                flight = self.snd_nxt - self.snd_una
-                flight = max(flight, self.turn_flight) if self.delivered_at == now else flight
-                self.cc.on_ecn(self._in_use(flight), now)
-                self.cwr_due = True
-            self.ecn_point = self.snd_nxt
 
     # Deadlines
 

@@ -12,6 +12,7 @@ from umuxstack.core.address.lease import SHARED
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.fast_open import REFUSED
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.accurate_ecn import flags_of
 from umuxstack.core.tcp.isn import flow_label, session_secret, timestamp_offset
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.tcb import HEADERS, SYN_DATA, Tcb
@@ -36,6 +37,9 @@ class Emitter(Tcb):
         rcv_nxt = self.rcv_nxt
         size = len(payload)
         if self.ce_seen:
+            if self.accurate is not None:
+                self._emit_accurately(flags, seq, payload, window, now)
+                return
             flags |= wire.ECE
         urgent = 0
         if self.snd_up > seq:
@@ -61,15 +65,43 @@ class Emitter(Tcb):
         self.ack_at = NEVER
         self.ctx.counters.segments_out += 1 if not gso_size else -(-size // gso_size)
 
-    def _emit_with_options(self, flags: int, seq: int, options: bytes, window: int, payload: Buffer = b"") -> None:
+    def _emit_with_options(
+        self, flags: int, seq: int, options: bytes, window: int, payload: Buffer = b"", urgent: int = 0
+    ) -> None:
         """A segment in any other shape: SYN, SACK, RST."""
         length = 20 + len(options) + len(payload)
         header = wire.build_segment(
             self.first_word, length, self.same, seq & MASK, self.rcv_nxt & MASK if flags & wire.ACK else 0,
-            (5 + len(options) // 4) << 12 | flags, window, (self.psum + length) % 65535, 0,
+            (5 + len(options) // 4) << 12 | flags, window, (self.psum + length) % 65535, urgent,
         )  # fmt: skip
         self.out.append((header + options, payload, 0, wire.CHECKSUM))
         self.ctx.counters.segments_out += 1
+
+    def _emit_accurately(
+        self, flags: int, seq: int, payload: Buffer, window: int, now: Micros, sack: bytes = b""
+    ) -> None:
+        """`_emit` for who counts marks (RFC 9768): each segment says how many have come. Super-segments are cut here:
+        who cuts them below us takes the flags for RFC 3168's, and leaves CWR to the first piece."""
+        accurate = self.accurate
+        assert accurate is not None
+        options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
+        options += (accurate.option_bytes() if accurate.option else b"") + sack
+        size, mss, first_word = len(payload), self.mss, self.first_word
+        if accurate.ect and (size or self.policy.ect_everywhere):
+            self.first_word |= ECT0
+        flags &= ~(wire.CWR | wire.ECE)
+        for at in range(0, size or 1, mss):
+            these = flags if at + mss >= size else flags & ~(wire.PSH | wire.FIN)
+            urgent = min(max(self.snd_up - seq - at, 0), 65535)
+            if urgent:
+                these |= wire.URG
+            piece = payload[at : at + mss]
+            self._emit_with_options(these | accurate.feedback(), seq + at, options, window, piece, urgent)
+        self.first_word = first_word
+        self.last_ack_sent = self.rcv_nxt
+        self.ack_due = 0
+        self.ack_now = False
+        self.ack_at = NEVER
 
     def _send_ack(self, now: Micros, *, challenge: bool = False) -> None:
         """A segment without data: acknowledgement and window, with SACK blocks if there are gaps (RFC 2018, 2883).
@@ -78,12 +110,18 @@ class Emitter(Tcb):
         """
         if self.use_sack and (self.assembler is not None or self.dsack is not None):
             most = 3 if self.use_ts else 4
+            if self.accurate is not None and self.accurate.option:
+                most -= 2 if self.use_ts else 1
             blocks = [] if self.dsack is None else [self.dsack]
             if self.assembler is not None:
                 blocks += self.assembler.blocks(most)
             self.dsack = None
             options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
-            options += tcp_options.sack([(start & MASK, end & MASK) for start, end in blocks[:most]])
+            sack = tcp_options.sack([(start & MASK, end & MASK) for start, end in blocks[:most]])
+            if self.accurate is not None:
+                self._emit_accurately(wire.ACK, self.snd_nxt, b"", self._window(), now, sack)
+                return
+            options += sack
             flags = wire.ACK | wire.ECE if self.ce_seen else wire.ACK
             if not challenge and self._repeats_fin():
                 flags |= wire.FIN
@@ -130,6 +168,7 @@ class Emitter(Tcb):
         if policy.mss:
             mss = min(mss, policy.mss)
         cookie = self._cookie(now) if policy.fast_open and not answering else grant
+        ecn, told = self._ecn_of_syn(answering)
         options = tcp_options.syn(
             mss if policy.announce_mss else 0,
             window_scale=scale,
@@ -138,26 +177,40 @@ class Emitter(Tcb):
             bsd=policy.bsd_options,
             cookie=cookie,
             experimental=experimental,
+            accurate=told,
         )
         # RFC 7323 2.2: "The window field in a segment where the SYN bit is set … MUST NOT be scaled."
         window = self._syn_window()
-        flags = wire.SYN
+        flags = wire.SYN | ecn
         if answering:
             self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + window)
             self.last_ack_sent = self.rcv_nxt
             flags |= wire.ACK
-            if self.use_ecn:
-                flags |= wire.ECE
-        elif policy.ecn_asks and self.retries <= policy.ecn_syn_retries and self._hears_ecn():
-            flags |= wire.ECE | wire.CWR  # RFC 3168 6.1.1.1: without ECN when such SYNs go unanswered
         self.syn_flags = flags | self.syn_flags & SYN_DATA
-        if flags & wire.ECE and (policy.ecn_plus == 2 or (policy.ecn_plus and answering and not self.retries)):
+        if ecn and (policy.ecn_plus == 2 or (policy.ecn_plus and answering and not self.retries)):
             self.first_word |= ECT0
         free = policy.fast_open and not policy.fast_open_cookies and self.lease.kind == SHARED and not self.retries
         early = self._early(mss, now, free=free) if (cookie or free) and not answering else b""
         self._emit_with_options(flags, self.iss, options, window, early)
         if policy.ecn_plus < 2 or not self.use_ecn:
             self.first_word &= ~(3 << 20)
+
+    def _ecn_of_syn(self, answering: bool) -> tuple[int, bytes]:
+        """The flags of a SYN or SYN-ACK that speak of ECN, and the option of RFC 9768."""
+        policy, accurate = self.policy, self.accurate
+        if answering and accurate is not None:
+            # RFC 9768 3.1.4: what is sent again does without the option, and at last without ECN.
+            told = accurate.option_bytes() if policy.accurate_ecn_option and not accurate.syn_acks else b""
+            accurate.syn_acks += 1
+            return flags_of(accurate.handshake) if self.retries < 2 else 0, told
+        if answering:
+            return wire.ECE if self.use_ecn else 0, b""
+        if not policy.ecn_asks or not self._hears_ecn():
+            return 0, b""
+        if policy.accurate_ecn == 2:  # RFC 9768 3.1.1, 3.1.4: once more, in case the first was just lost
+            return wire.AE | wire.CWR | wire.ECE if self.retries <= max(policy.ecn_syn_retries, 1) else 0, b""
+        # RFC 3168 6.1.1.1: without ECN when such SYNs go unanswered
+        return wire.ECE | wire.CWR if self.retries <= policy.ecn_syn_retries else 0, b""
 
     def _syn_window(self) -> int:
         """What a SYN offers, or has offered: a buffer that has become smaller since takes nothing back (SHLD-14)."""

@@ -17,6 +17,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.fast_open import REFUSED, is_cookie
 from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer, piece
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.accurate_ecn import ANSWERS, CE, ON, AccurateEcn, ace_of
 from umuxstack.core.tcp.congestion.base import CongestionControl
 from umuxstack.core.tcp.congestion.registry import make
 from umuxstack.core.tcp.emit import ECT0
@@ -97,6 +98,8 @@ class Opening(ReceiveHalf):
         self._enter(st.SYN_RECEIVED)
         self._take_syn(seq, window, options, now)
         self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
+        if self.use_ecn and flags & wire.AE and policy.accurate_ecn:
+            self._agree_accurately(options.ecn)
         self.snd_nxt = self.iss + 1
         if fast_open.data is not None:
             self._open_early(fast_open.data)
@@ -116,6 +119,7 @@ class Opening(ReceiveHalf):
             self.ctx.memory += rx.size
             self.rcv_nxt += rx.size
             self.syn_flags |= SYN_DATA
+        self.snd_wnd += 1  # the SYN, still to be acknowledged, takes no room in it
         self.cc = self._make_congestion_control()
 
     def _confirmed(self, tsecr: int, now: Micros) -> None:
@@ -130,6 +134,15 @@ class Opening(ReceiveHalf):
         if self.board:
             self._set_timer(now, restart=True)
         self.touch()
+
+    def _agree_accurately(self, field: int) -> AccurateEcn:
+        """Both sides know RFC 9768. `field`: the ECN field of the peer's SYN or SYN-ACK."""
+        accurate = self.accurate = AccurateEcn(field)
+        self.ce_seen = ON
+        self.use_ecn = True
+        if field == CE:
+            accurate.r_packets += 1
+        return accurate
 
     def revive(self, iss: int, irs: int, window: int, options: tcp_options.Options, now: Micros) -> None:
         """As after `passive`, for a SYN that was answered with a cookie (RFC 4987 3.6) and forgotten."""
@@ -165,7 +178,17 @@ class Opening(ReceiveHalf):
             self.rcv_limit = -(-self.rcv_limit // segment) * segment
 
     def _in_syn_sent(
-        self, buf: bytes, offset: int, end: int, header: int, seq: int, ack: int, flags: int, window: int, now: Micros
+        self,
+        buf: bytes,
+        base: int,
+        offset: int,
+        end: int,
+        header: int,
+        seq: int,
+        ack: int,
+        flags: int,
+        window: int,
+        now: Micros,
     ) -> None:
         """RFC 9293 3.10.7.3."""
         drops = self.ctx.counters.drops
@@ -196,16 +219,8 @@ class Opening(ReceiveHalf):
             return
         self._take_syn(seq, window, options, now)
         if acceptable:
-            if self.use_ts and options.tsecr:
-                elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
-                if not self.retries or elapsed < 60_000_000:
-                    self._measured(elapsed if elapsed > 1000 else 1000)
-            elif not self.retries:
-                self._measured(max(now - self.ts_recent_at, 1000))
-            # RFC 3168 6.1.1: for who asked. A peer that offers it unasked is not ECN-capable, only confused.
-            self.use_ecn = bool(self.syn_flags & wire.ECE) and flags & (wire.ECE | wire.CWR) == wire.ECE
-            if self.use_ecn and self.policy.ecn_plus == 2:
-                self.first_word |= ECT0
+            self._measure_answer(options, now)
+            self._answered_of_ecn(ace_of(buf, offset), buf[base + 1] >> 4 & 3, options, now)
             if self.lease.kind == SHARED and (self.policy.fast_open or self.snd_nxt > self.iss + 1):
                 self._fast_opened(ack, options.cookie, now)
             self.snd_una = ack
@@ -222,8 +237,33 @@ class Opening(ReceiveHalf):
             # it goes at the end of this batch, with what the application writes when it hears of the connection.
             self.ack_now = True
             self.touch()
+            if self.accurate is not None:
+                self._send_ack(now)  # alone: what it tells of the SYN-ACK has no place in a segment with data
             return
         self._opened_by_both(buf, start, end, flags, now)
+
+    def _answered_of_ecn(self, ace: int, field: int, options: tcp_options.Options, now: Micros) -> None:
+        """What a SYN-ACK's three flags say of ECN; `field`: how it came itself."""
+        policy = self.policy
+        if ace in ANSWERS and policy.accurate_ecn == 2 and policy.ecn_asks and self._hears_ecn():
+            accurate = self._agree_accurately(field)
+            accurate.take_handshake(ace, policy.ecn_validates)
+            if options.accurate is not None:
+                accurate.hears_option(policy.accurate_ecn_option)
+                self._set_mss(now)
+        else:
+            # RFC 3168 6.1.1: for who asked. A peer that offers it unasked is not ECN-capable, only confused.
+            self.use_ecn = bool(self.syn_flags & wire.ECE) and ace == 1
+        if self.use_ecn and policy.ecn_plus == 2:
+            self.first_word |= ECT0
+
+    def _measure_answer(self, options: tcp_options.Options, now: Micros) -> None:
+        if self.use_ts and options.tsecr:
+            elapsed = ((self._tsval(now) - options.tsecr) & MASK) * 1000
+            if not self.retries or elapsed < 60_000_000:
+                self._measured(elapsed if elapsed > 1000 else 1000)
+        elif not self.retries:
+            self._measured(max(now - self.ts_recent_at, 1000))
 
     def _was_sent(self, tsecr: int, now: Micros) -> bool:
         """Whether a SYN of ours can have had this timestamp; 0: nothing is echoed."""
@@ -343,7 +383,8 @@ class Opening(ReceiveHalf):
         policy = self.policy
         wait = self.rto
         if self.retries:
-            doublings = max(self.retries - policy.syn_linear_timeouts, 0)
+            linear = policy.syn_linear_timeouts if self.state == st.SYN_SENT else 0
+            doublings = max(self.retries - linear, 0)
             wait = Micros((wait << min(doublings, 16)) + policy.rto_slop)
         at = now + (wait if wait < policy.rto_max else policy.rto_max)
         patience = self._patience()

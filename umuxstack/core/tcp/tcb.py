@@ -22,6 +22,7 @@ from umuxstack.core.session.receive_buffer import Assembler, ReceiveBuffer
 from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.session.session import Session
 from umuxstack.core.tcp import state as st
+from umuxstack.core.tcp.accurate_ecn import RESERVED, AccurateEcn
 from umuxstack.core.tcp.congestion.base import CongestionControl, RateSample
 from umuxstack.core.tcp.congestion.registry import find
 from umuxstack.core.tcp.isn import flow_label, initial_sequence_number, session_secret, timestamp_offset
@@ -177,6 +178,7 @@ class Tcb(Session):
     """One session's variables. Behaviour is added file by file: emit, recovery, send, receive, session."""
 
     __slots__ = (
+        "accurate",
         "ack_at",
         "ack_due",
         "ack_now",
@@ -323,7 +325,8 @@ class Tcb(Session):
         self.delivered_at: Micros = now
         self.sample_at: Micros = now  # when the range whose delivery set `delivered_at` was sent
         self.ecn_point = 0
-        self.ce_seen = False  # we owe the peer an ECE
+        self.accurate: AccurateEcn | None = None  # RFC 9768
+        self.ce_seen = 0  # what we owe the peer: ECE; or ON, if it is `accurate`
         self.cwr_due = False
         self.srtt = 0
         self.rttvar = 0
@@ -433,7 +436,10 @@ class Tcb(Session):
             path = min(path, self.policy.mss)
         if self.peer_mss < path:
             path = self.peer_mss
-        return (path if path > SMALLEST else SMALLEST) - (12 if self.use_ts else 0)
+        options = 12 if self.use_ts else 0
+        if self.accurate is not None and self.accurate.option:
+            options += RESERVED
+        return (path if path > SMALLEST else SMALLEST) - options
 
     def _set_mss(self, now: Micros) -> None:
         before = self.mss

@@ -16,6 +16,7 @@ ACK: Final = 0x10
 URG: Final = 0x20
 ECE: Final = 0x40
 CWR: Final = 0x80
+AE: Final = 0x100  # RFC 9768
 
 HEADER: Final = 20
 CHECKSUM: Final = 16  # offset of the checksum field in the TCP header

@@ -18,6 +18,8 @@ SACK_PERMITTED: Final = 4
 SACK: Final = 5
 TIMESTAMP: Final = 8
 FAST_OPEN: Final = 34
+ACCURATE_ECN_0: Final = 172  # RFC 9768 3.2.3: ECT(0), CE, ECT(1)
+ACCURATE_ECN_1: Final = 174  # ECT(1), CE, ECT(0)
 EXPERIMENTAL: Final = 254
 FAST_OPEN_ID: Final = b"\xf9\x89"  # RFC 6994: whose experiment it is; before it had a kind of its own
 
@@ -35,7 +37,9 @@ class Options:
     there."""
 
     __slots__ = (
+        "accurate",
         "cookie",
+        "ecn",
         "experimental",
         "mss",
         "sack",
@@ -55,6 +59,8 @@ class Options:
         self.tsval = 0
         self.tsecr = 0
         self.cookie: bytes | None = None  # of TCP Fast Open
+        self.accurate: tuple[int, int, int] | None = None  # RFC 9768: ECT(0), CE, ECT(1); -1: not said
+        self.ecn = 0  # what the IP header said: of a SYN the door looks
         self.experimental = False  # it came in the form that the experiment had (RFC 7413 4.1.1)
 
 
@@ -103,6 +109,10 @@ def parse(buf: bytes, start: int, end: int) -> Options:
             options.tsval, options.tsecr = _TWO.unpack_from(buf, at + 2)
         elif kind == FAST_OPEN:
             options.cookie = buf[at + 2 : at + length]
+        elif kind in (ACCURATE_ECN_0, ACCURATE_ECN_1) and length in (2, 5, 8, 11):
+            said = [int.from_bytes(buf[field : field + 3], "big") for field in range(at + 2, at + length, 3)]
+            first, second, third = said + [-1] * (3 - len(said))
+            options.accurate = (first, second, third) if kind == ACCURATE_ECN_0 else (third, second, first)
         elif kind == EXPERIMENTAL and length >= 4 and buf[at + 2 : at + 4] == FAST_OPEN_ID:
             options.cookie = buf[at + 4 : at + length]
             options.experimental = True
@@ -131,12 +141,13 @@ def syn(
     bsd: bool = False,
     cookie: bytes | None = None,
     experimental: bool = False,
+    accurate: bytes = b"",
 ) -> bytes:
     """A SYN's options; `window_scale` -1, `mss` 0 and `cookie` None leave that one out. Ordered as Linux or BSD does.
 
-    `cookie`: of TCP Fast Open; one without octets asks for one (RFC 7413 4.1.1).
+    `cookie`: of TCP Fast Open; one without octets asks for one (RFC 7413 4.1.1). `accurate`: RFC 9768's, padded.
     """
-    if mss and sack_permitted and timestamps and window_scale >= 0 and not bsd and cookie is None:
+    if mss and sack_permitted and timestamps and window_scale >= 0 and not bsd and cookie is None and not accurate:
         return _FIVE.pack(
             _MSS_HEAD << 16 | mss, _SACK_AND_TIMESTAMP, timestamps[0], timestamps[1], _SCALE_HEAD << 8 | window_scale
         )
@@ -152,7 +163,8 @@ def syn(
         parts.append(bytes((SACK_PERMITTED, 2, TIMESTAMP, 10)) + _TWO.pack(*timestamps))
     elif timestamps:
         parts.append(timestamp(*timestamps))
-    elif sack_permitted:
+    parts.append(accurate)
+    if sack_permitted and not timestamps:
         parts.append(bytes((NOP, NOP, SACK_PERMITTED, 2)))
     if window_scale >= 0:
         parts.append(bytes((NOP, WINDOW_SCALE, 3, window_scale)))
