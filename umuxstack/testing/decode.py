@@ -259,7 +259,7 @@ def _verify_tcp(segment: object) -> None:
     _check(isinstance(segment, dpkt.tcp.TCP), "dpkt cannot read the TCP header")
     assert isinstance(segment, dpkt.tcp.TCP)
     _check(len(segment.opts) == segment.off * 4 - 20, "data offset beyond the segment")
-    _check(segment._off_flags & 0x0F00 == 0, "reserved bits set")  # RFC 9293 3.1: "Must be zero"
+    _check(segment._off_flags & 0x0E00 == 0, "reserved bits set")  # RFC 9293 3.1: "Must be zero"; RFC 9768 took one
     _check(segment.sport != 0 and segment.dport != 0, "port 0")
     syn, fin, rst = segment.flags & 2, segment.flags & 1, segment.flags & 4
     _check(not (syn and (fin or rst)), "SYN together with FIN or RST")

@@ -42,6 +42,7 @@ class AccurateEcn:
     __slots__ = (
         "ect",
         "handshake",
+        "offered",
         "option",
         "r_bytes",
         "r_packets",
@@ -64,6 +65,7 @@ class AccurateEcn:
         self.handshake = HANDSHAKE[field]  # what the next segment says; -1: the counter
         self.settled = False  # the segment that is looked at told of the handshake, not of a count
         self.repeats = 0  # how often in a row something came again though its ACK carried the option
+        self.offered = True  # by our last SYN-ACK
         self.syn_acks = 0  # how often our SYN-ACK went out
         self.usual = 0  # how many packets an acknowledgement stands for; 0: not known
 

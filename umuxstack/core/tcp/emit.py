@@ -38,7 +38,7 @@ class Emitter(Tcb):
         size = len(payload)
         if self.ce_seen:
             if self.accurate is not None:
-                self._emit_accurately(flags, seq, payload, window, now)
+                self._emit_accurately(flags, seq, payload, window, now, first_word)
                 return
             flags |= wire.ECE
         urgent = 0
@@ -78,7 +78,7 @@ class Emitter(Tcb):
         self.ctx.counters.segments_out += 1
 
     def _emit_accurately(
-        self, flags: int, seq: int, payload: Buffer, window: int, now: Micros, sack: bytes = b""
+        self, flags: int, seq: int, payload: Buffer, window: int, now: Micros, first_word: int, sack: bytes = b""
     ) -> None:
         """`_emit` for who counts marks (RFC 9768): each segment says how many have come. Super-segments are cut here:
         who cuts them below us takes the flags for RFC 3168's, and leaves CWR to the first piece."""
@@ -86,9 +86,12 @@ class Emitter(Tcb):
         assert accurate is not None
         options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
         options += (accurate.option_bytes() if accurate.option else b"") + sack
-        size, mss, first_word = len(payload), self.mss, self.first_word
-        if accurate.ect and (size or self.policy.ect_everywhere):
-            self.first_word |= ECT0
+        size, mss, usual = len(payload), self.mss, self.first_word
+        if not accurate.ect:
+            first_word &= ~(3 << 20)
+        elif self.policy.ect_everywhere:
+            first_word |= ECT0
+        self.first_word = first_word
         flags &= ~(wire.CWR | wire.ECE)
         for at in range(0, size or 1, mss):
             these = flags if at + mss >= size else flags & ~(wire.PSH | wire.FIN)
@@ -97,7 +100,7 @@ class Emitter(Tcb):
                 these |= wire.URG
             piece = payload[at : at + mss]
             self._emit_with_options(these | accurate.feedback(), seq + at, options, window, piece, urgent)
-        self.first_word = first_word
+        self.first_word = usual
         self.last_ack_sent = self.rcv_nxt
         self.ack_due = 0
         self.ack_now = False
@@ -119,7 +122,7 @@ class Emitter(Tcb):
             options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if self.use_ts else b""
             sack = tcp_options.sack([(start & MASK, end & MASK) for start, end in blocks[:most]])
             if self.accurate is not None:
-                self._emit_accurately(wire.ACK, self.snd_nxt, b"", self._window(), now, sack)
+                self._emit_accurately(wire.ACK, self.snd_nxt, b"", self._window(), now, self.first_word, sack)
                 return
             options += sack
             flags = wire.ACK | wire.ECE if self.ce_seen else wire.ACK
@@ -202,7 +205,8 @@ class Emitter(Tcb):
             # RFC 9768 3.1.4: what is sent again does without the option, and at last without ECN.
             told = accurate.option_bytes() if policy.accurate_ecn_option and not accurate.syn_acks else b""
             accurate.syn_acks += 1
-            return flags_of(accurate.handshake) if self.retries < 2 else 0, told
+            accurate.offered = self.retries < 2
+            return flags_of(accurate.handshake) if accurate.offered else 0, told
         if answering:
             return wire.ECE if self.use_ecn else 0, b""
         if not policy.ecn_asks or not self._hears_ecn():

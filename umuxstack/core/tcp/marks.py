@@ -86,7 +86,7 @@ class Marks(IcmpErrors):
         accurate = self.accurate
         assert accurate is not None
         ace = ace_of(buf, offset)
-        if not ace and self.retries > 1:
+        if not ace and not accurate.offered:
             # Our last SYN-ACK did not offer ECN any more, and this answers that.
             self.accurate, self.use_ecn, self.ce_seen = None, False, 0
             return

@@ -178,18 +178,9 @@ class Opening(ReceiveHalf):
             self.rcv_limit = -(-self.rcv_limit // segment) * segment
 
     def _in_syn_sent(
-        self,
-        buf: bytes,
-        base: int,
-        offset: int,
-        end: int,
-        header: int,
-        seq: int,
-        ack: int,
-        flags: int,
-        window: int,
+        self, buf: bytes, base: int, offset: int, end: int, header: int, seq: int, ack: int, flags: int, window: int,
         now: Micros,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """RFC 9293 3.10.7.3."""
         drops = self.ctx.counters.drops
         acceptable = False
