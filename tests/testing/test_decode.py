@@ -111,7 +111,7 @@ def test_icmp_errors_show_what_they_quote() -> None:
         (builders.tcp(A, B, offset=4), "TCP header"),
         (builders.tcp(A, B, offset=6), "data offset"),
         (builders.tcp(A, B, reserved=2), "reserved"),
-        (builders.tcp(A, B, reserved=1), "reserved"),
+        (builders.tcp(A, B, reserved=4), "reserved"),
         (builders.tcp(A, B, options=b"\x08\x0b" + bytes(10)), "option 8 with length 11"),
         (builders.tcp(A, B, options=b"\x08\x14" + bytes(10)), "longer than the header"),
         (builders.tcp(A, B, options=b"\x01\x01\x01\xfe"), "without its length"),
