@@ -57,9 +57,10 @@ def _rfc1323(value: int) -> Change:
 
 
 def _freebsd_ecn(value: int) -> Change:
-    if value > 2:
-        raise UnsupportedConstruct("")  # AccECN
-    return {"ecn": value > 0, "ecn_asks": value == 1}
+    """0 off, 1 asks and grants, 2 grants; 3 and 4 the same with accurate ECN."""
+    if value > 4:
+        raise UnsupportedConstruct("")
+    return {"ecn": value > 0, "ecn_asks": value in (1, 3), "accurate_ecn": (0, 0, 0, 2, 1)[value]}
 
 
 def _fast_open(value: int) -> Change:

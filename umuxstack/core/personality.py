@@ -83,6 +83,8 @@ FREEBSD: Final = TcpPolicy(
     ecn=True,
     ecn_asks=False,  # ecn.enable = 2
     ecn_syn_retries=1,
+    accurate_ecn_option=False,
+    ecn_validates=False,
     delays_marked=True,
     cwr_repairs=True,
     unread_resets=False,

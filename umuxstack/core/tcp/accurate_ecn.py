@@ -44,6 +44,7 @@ class AccurateEcn:
         "handshake",
         "offered",
         "option",
+        "over",
         "r_bytes",
         "r_packets",
         "repeats",
@@ -63,6 +64,7 @@ class AccurateEcn:
         self.ect = True  # what we send may be marked: nothing on the path was seen to mangle it
         self.option = False  # the peer's has come: options get through
         self.handshake = HANDSHAKE[field]  # what the next segment says; -1: the counter
+        self.over = False  # what answers for the session in TIME-WAIT counts no more
         self.settled = False  # the segment that is looked at told of the handshake, not of a count
         self.repeats = 0  # how often in a row something came again though its ACK carried the option
         self.offered = True  # by our last SYN-ACK
@@ -71,6 +73,8 @@ class AccurateEcn:
 
     def feedback(self) -> int:
         """Flags for the next segment."""
+        if self.over:
+            return 0
         if self.handshake >= 0:
             ace, self.handshake = self.handshake, -1
             return flags_of(ace)
@@ -123,7 +127,7 @@ class AccurateEcn:
         """What the peer says of the ECN field of our SYN or SYN-ACK, which went out unmarked (RFC 9768 3.2.2.3).
         Another value, or none, means that something on the way changes such bits: marks would say nothing."""
         said = _FEEDBACK_OF.get(ace, NOT_ECT)
-        if not ace or (validates and said != NOT_ECT):
+        if validates and (not ace or said != NOT_ECT):
             self.ect = False
         if said == CE and not validates:
             self.s_packets += 1

@@ -63,6 +63,8 @@ class Ending(Opening):
 
     def _time_wait(self, now: Micros, *, acknowledge: bool = True) -> None:
         """Enters TIME-WAIT: the session is over, a record stays for the peer's retransmitted FIN (UM-36)."""
+        if self.accurate is not None:
+            self.accurate.over = True
         if acknowledge or self.ack_now:
             self._send_ack(now)
         self._enter(st.TIME_WAIT)

@@ -52,7 +52,11 @@ class Marks(IcmpErrors):
         assert accurate is not None
         if size:
             accurate.repeated(False)
-        if accurate.came(buf[base + 1] >> 4 & 3, size, -(-size // gso_size) if gso_size else 1) and size:
+        if (
+            accurate.came(buf[base + 1] >> 4 & 3, size, -(-size // gso_size) if gso_size else 1)
+            and size
+            and not self.policy.delays_marked
+        ):
             self.ack_now = True  # 3.2.2.5.1: "MUST emit an ACK" as soon as marked data arrives
 
     def _count_again(self, buf: bytes, base: int, size: int, gso_size: int) -> None:

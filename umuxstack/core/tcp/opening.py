@@ -97,9 +97,11 @@ class Opening(ReceiveHalf):
         self.rcv_wscale = self._offered_scale()
         self._enter(st.SYN_RECEIVED)
         self._take_syn(seq, window, options, now)
-        self.use_ecn = self._hears_ecn() and flags & (wire.ECE | wire.CWR) == wire.ECE | wire.CWR
-        if self.use_ecn and flags & wire.AE and policy.accurate_ecn:
-            self._agree_accurately(options.ecn)
+        asked, classic = flags & (wire.AE | wire.CWR | wire.ECE), wire.CWR | wire.ECE
+        if asked and asked != classic and policy.accurate_ecn and self._hears_ecn():
+            self._agree_accurately(options.ecn)  # RFC 9768 3.1.2: what is reserved asks for it as well
+        else:
+            self.use_ecn = asked & classic == classic and self._hears_ecn()
         self.snd_nxt = self.iss + 1
         if fast_open.data is not None:
             self._open_early(fast_open.data)
