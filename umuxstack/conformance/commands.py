@@ -298,6 +298,8 @@ def _line(line: str) -> Effect:
     if re.fullmatch(r"\S*defaults\.sh", line):
         bits = SELFTEST_FAST_OPEN if line == "./defaults.sh" else GOOGLE_FAST_OPEN
         return Effect(DEFAULTS | {"fast_open_key": TFO_KEY} | _fast_open(bits), settings={"tcp_fastopen": bits})
+    if re.search(r"packetdrill/common\.sh|\$xtables|\bconntrack\b", line):
+        raise UnsupportedConstruct("netfilter's connection tracking")
     if "./setkey" in line:
         raise UnsupportedConstruct("a Fast Open key of FreeBSD's")
     if "setkey" in line or "tcpmd5" in line:

@@ -171,7 +171,7 @@ class Emitter(Tcb):
         if policy.mss:
             mss = min(mss, policy.mss)
         cookie = self._cookie(now) if policy.fast_open and not answering else grant
-        ecn, told = self._ecn_of_syn(answering)
+        ecn, told = self._ecn_of_syn(answering, cookie is None or not self.use_ts)
         options = tcp_options.syn(
             mss if policy.announce_mss else 0,
             window_scale=scale,
@@ -198,12 +198,12 @@ class Emitter(Tcb):
         if policy.ecn_plus < 2 or not self.use_ecn:
             self.first_word &= ~(3 << 20)
 
-    def _ecn_of_syn(self, answering: bool) -> tuple[int, bytes]:
-        """The flags of a SYN or SYN-ACK that speak of ECN, and the option of RFC 9768."""
+    def _ecn_of_syn(self, answering: bool, room: bool) -> tuple[int, bytes]:
+        """The flags of a SYN or SYN-ACK that speak of ECN, and the option of RFC 9768 if it fits beside the others."""
         policy, accurate = self.policy, self.accurate
         if answering and accurate is not None:
             # RFC 9768 3.1.4: what is sent again does without the option, and at last without ECN.
-            told = accurate.option_bytes() if policy.accurate_ecn_option and not accurate.syn_acks else b""
+            told = accurate.option_bytes() if policy.accurate_ecn_option and room and not accurate.syn_acks else b""
             accurate.syn_acks += 1
             accurate.offered = self.retries < 2
             return flags_of(accurate.handshake) if accurate.offered else 0, told

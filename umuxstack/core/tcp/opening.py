@@ -398,7 +398,8 @@ class Opening(ReceiveHalf):
         policy = self.policy
         patience = self._patience()
         waited = patience and now - self.drs_at >= patience
-        if waited or self.retries > (policy.syn_retries if active else policy.synack_retries):
+        tries = policy.syn_retries + policy.syn_linear_timeouts if active else policy.synack_retries
+        if waited or self.retries > tries:
             if active:
                 self._refused(now)
             self.finish(Reason.TIMED_OUT, now)

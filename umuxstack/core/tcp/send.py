@@ -42,7 +42,7 @@ class SendHalf(ShortWay):
         `write` takes bytes into less room as well. Whoever left it less, or is told "no" here, is woken when this
         becomes true. Not only writing makes it false: the buffer's limit shrinks with the congestion window.
         """
-        if self.ended or self.fin_queued or (self.established and self._roomy()):
+        if self.ended or self.fin_queued or (self.cc is not None and self._roomy()):
             return True
         self.want_write = True
         return False
