@@ -7,7 +7,7 @@ events beside other answers opens a second client.
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,33 @@ from umuxstack.control.client import (
 )
 from umuxstack.control.layout import ProtocolError
 from umuxstack.control.messages import Answer, Hello, Request, Welcome
-from umuxstack.control.protocol import MAX_MESSAGE, NoStack
+from umuxstack.control.protocol import (
+    MAX_MESSAGE,
+    Busy,
+    Forbidden,
+    NoStack,
+    SessionFailed,
+    StackBug,
+    WrongVersion,
+)
+from umuxstack.core.errors import LocalError
 
 
 class TrioClient:
-    """Made by `open_client`. Raises what the blocking `Client` raises."""
+    """Made by `open_client`. Raises what the blocking `Client` raises.
 
-    __slots__ = ("_conflict", "_conversation", "_socket", "welcome")
+    Calls of several tasks take turns; while a `stream` is read there are none (BusyResourceError). A call that is
+    cancelled ends the client, for its answer would come nevertheless: from then on ClosedResourceError.
+    """
+
+    __slots__ = ("_broken", "_conversation", "_socket", "_streaming", "_turns", "welcome")
 
     def __init__(self, connection: trio.socket.SocketType, welcome: Welcome, conversation: Conversation) -> None:
         self._socket = connection
         self._conversation = conversation
-        self._conflict = trio.Lock()
+        self._turns = trio.Lock()
+        self._streaming = False
+        self._broken = False
         self.welcome = welcome
 
     async def call(self, request: Request[Answer]) -> Answer:
@@ -45,7 +60,7 @@ class TrioClient:
     async def list(self, request: Request[Answer]) -> list[Answer]:
         """All rows of the answer."""
         rows: list[Answer] = []
-        async with self._conflict:
+        async with self._turn():
             await _send(self._socket, self._conversation.ask(request))
             last = False
             while not last:
@@ -60,17 +75,24 @@ class TrioClient:
         return rows
 
     async def stream(self, request: Request[Answer]) -> AsyncGenerator[Answer, None]:
-        """The rows as they come, without a time limit (events, echoes). Close the generator's client to stop."""
-        await _send(self._socket, self._conversation.ask(request))
-        last = False
-        while not last:
-            page, last, _ = await _receive(self._socket, self._conversation, request)
-            for row in page:
-                yield row
+        """The rows as they come, without a time limit (events, echoes). Left before its end, it ends the client."""
+        async with self._turns:  # which it cannot keep: whoever ends a generator may be another task
+            self._check()
+            self._streaming = True
+        try:
+            with self._whole_answer():
+                await _send(self._socket, self._conversation.ask(request))
+                last = False
+                while not last:
+                    page, last, _ = await _receive(self._socket, self._conversation, request)
+                    for row in page:
+                        yield row
+        finally:
+            self._streaming = False
 
     async def open(self, request: Request[Answer]) -> tuple[Answer, socket.socket]:
         """For `Connect` and `Listen`: the row, and the socket that came with it."""
-        async with self._conflict:
+        async with self._turn():
             await _send(self._socket, self._conversation.ask(request))
             rows, last, descriptor = await _receive(self._socket, self._conversation, request)
         if descriptor is None:
@@ -80,6 +102,33 @@ class TrioClient:
             handed.close()
             raise ProtocolError(f"{type(request).__name__} was answered by more than one row")
         return rows[0], handed
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None, None]:
+        """For one request and its whole answer."""
+        self._check()
+        async with self._turns:
+            self._check()
+            with self._whole_answer():
+                yield
+
+    def _check(self) -> None:
+        if self._streaming:
+            raise trio.BusyResourceError("a stream is read from this client; open a second client")
+        if self._broken:
+            raise trio.ClosedResourceError("a call was cancelled or failed before its answer; open another client")
+
+    @contextlib.contextmanager
+    def _whole_answer(self) -> Iterator[None]:
+        """Without the answer to one request, or its end, there is no telling what the next message answers."""
+        try:
+            yield
+        except (LocalError, Busy, Forbidden, SessionFailed, StackBug, WrongVersion):
+            raise  # that was the answer
+        except BaseException:
+            self._broken = True
+            self._socket.close()
+            raise
 
 
 @contextlib.asynccontextmanager
