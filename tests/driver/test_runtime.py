@@ -428,6 +428,17 @@ async def test_das_opens_an_address_for_a_udp_socket(pair: Pair) -> None:
             await ours.send(b"to whom?")
 
 
+async def test_what_is_no_buffer_is_not_sent(pair: Pair) -> None:
+    """`send(3)` sent three zeros."""
+    async with await pair.client.datagram_socket() as ours, await pair.server.datagram_socket() as theirs:
+        await ours.connect(text(pair.server.das(theirs).lease.address), 53)
+        for data in (3, "text", [1, 2]):
+            with pytest.raises(TypeError):
+                await ours.send(data)  # type: ignore[arg-type]
+        await ours.send(memoryview(bytearray(b"bytes")))
+        assert (await theirs.receive()).data == b"bytes"
+
+
 async def test_an_icmp_error_is_raised_once_by_the_next_call() -> None:
     left, right = memory_link_pair()
     answering = make_config(SERVER_PREFIX, shared=[SHARED], silence=False)

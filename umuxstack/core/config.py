@@ -6,6 +6,7 @@ Times are microseconds, sizes bytes, addresses 16 packed bytes.
 # RFC 9293 appendix B: MUST-21, MUST-25, MUST-27, MUST-28, MUST-48, SHLD-11; UM-35.u, UM-35.y
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -13,9 +14,23 @@ import attrs
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import FIXED_PORT, Address, Micros, millis, minutes, seconds
 
+_KINDS: Final[dict[type, str]] = {
+    bool: "True or False",
+    int: "a whole number",
+    str: "text",
+    bytes: "packed bytes",
+}
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    """Said here, not when the first packet comes: a compiled core takes no 1 for True, and no 2.0 for 2."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BadArgument(f"{name} is {value!r}; it must be {_KINDS.get(kind, f'a {kind.__name__}')}")
+
 
 def _within(low: int, high: int) -> "attrs._ValidatorType[int]":
     def check(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+        _check_kind(attribute.name, value, int)
         if not low <= value <= high:
             raise BadArgument(f"{attribute.name} is {value}; allowed is {low} to {high}")
 
@@ -47,10 +62,14 @@ _STACK_LEAST: Final = {
 }
 
 
-def _check_least(config: "TcpPolicy | StackConfig", least: Mapping[str, int]) -> None:
+def _check_fields(
+    config: "LinkCaps | PoolPolicy | TcpPolicy | StackConfig", least: Mapping[str, int] = MappingProxyType({})
+) -> None:
     for field in attrs.fields(type(config)):
         value = getattr(config, field.name)
-        if type(value) is int and value < least.get(field.name, 0):
+        kind = bytes if field.default is attrs.NOTHING else type(field.default)
+        _check_kind(field.name, value, kind)
+        if kind is int and value < least.get(field.name, 0):
             raise BadArgument(f"{field.name} is {value}; it is at least {least.get(field.name, 0)}")
 
 
@@ -62,6 +81,9 @@ class LinkCaps:
     segmentation: bool = True  # takes and gives TCP super-segments of up to 64 KB
     checksum: bool = True  # completes transport checksums on the way out
 
+    def __attrs_post_init__(self) -> None:
+        _check_fields(self)
+
 
 @attrs.frozen(slots=True)
 class PoolPolicy:
@@ -69,6 +91,9 @@ class PoolPolicy:
 
     low: int = attrs.field(default=64, validator=_within(0, 1 << 20))
     high: int = attrs.field(default=256, validator=_within(0, 1 << 20))
+
+    def __attrs_post_init__(self) -> None:
+        _check_fields(self)
 
 
 @attrs.frozen(slots=True)
@@ -170,7 +195,7 @@ class TcpPolicy:
     report_after: int = attrs.field(default=3, validator=_within(0, 100))  # RFC 9293 3.8.3's R1, counted; 0: never
 
     def __attrs_post_init__(self) -> None:
-        _check_least(self, _TCP_LEAST)
+        _check_fields(self, _TCP_LEAST)
         try:
             usable = len(bytes.fromhex(self.fast_open_key)) <= 64
         except ValueError:
@@ -211,7 +236,7 @@ class StackConfig:
     memory: int = 1 << 30  # bytes that all buffers together may hold
 
     def __attrs_post_init__(self) -> None:
-        _check_least(self, _STACK_LEAST)
+        _check_fields(self, _STACK_LEAST)
         if len(self.prefix) != 16:
             raise BadArgument("prefix must be 16 packed bytes")
         host_bits = 128 - self.prefix_length
@@ -226,10 +251,17 @@ class StackConfig:
         if self.prefix[0] == 0xFE and self.prefix[1] & 0xC0 == 0x80:
             raise BadArgument("a link-local prefix cannot be routed to a stack; choose a global or a unique local one")
         for address in self.shared:
+            _check_kind("a shared address", address, bytes)
             if len(address) != 16 or address[0] == 0xFF or not any(address[:15]):
                 raise BadArgument("a shared address must be a unicast one: not unspecified, loopback or multicast")
         if len(set(self.shared)) != len(self.shared):
             raise BadArgument("a shared address is named twice")
+        for peers in self.unified_peers:
+            match peers:
+                case (bytes(network), int(length)) if len(network) == 16 and 0 <= length <= 128:
+                    pass
+                case _:
+                    raise BadArgument(f"{peers!r} is no prefix of unified peers: 16 packed bytes, a length of 0 to 128")
         if self.scheme not in ("sealed", "random"):
             raise BadArgument(f"scheme is {self.scheme!r}; it is 'sealed' or 'random'")
         if self.pool.low > self.pool.high:

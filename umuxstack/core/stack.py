@@ -240,6 +240,8 @@ class Stack(Census):
         self._check_peer(peer, port)
         if label != "":
             check_label(label)
+        if type(early) is not bytes:
+            early = bytes(memoryview(early))  # what cannot be sent is refused now, not when there is a session
         ctx = self._ctx
         if ctx.memory * 8 > ctx.config.memory * 7:
             raise NoMemory("buffers hold nearly all the memory that is configured; close some sessions")

@@ -79,7 +79,9 @@ class UmuxDatagramSocket(trio.abc.AsyncResource):
         await checkpoint_if_cancelled()
         self._check_open()
         self._check_error()
-        self.socket.send(bytes(data), self._pump.now(), to=to, source=source)
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))  # without the view, a number would be so many zeros
+        self.socket.send(data, self._pump.now(), to=to, source=source)
         self._pump.kick()
         await cancel_shielded_checkpoint()
 

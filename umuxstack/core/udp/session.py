@@ -193,7 +193,7 @@ class UdpSocket(Endpoint):
         self.binding: Binding | None = None
         self.doors: dict[bytes, Door] = {}  # DAS for UDP: waiting SSAs
         self.connected: UdpSession | None = None
-        self.sessions: set[UdpSession] = set()
+        self.sessions: dict[UdpSession, None] = {}  # a set would end them in any order, another one each time
         self.routes: dict[tuple[bytes, int], UdpSession] = {}  # (peer, its port) -> the session that replies use
         self.queue: deque[Datagram] = deque()
         self.queued = 0
@@ -305,12 +305,12 @@ class UdpSocket(Endpoint):
     # For sessions and bindings
 
     def adopt(self, session: UdpSession) -> None:
-        self.sessions.add(session)
+        self.sessions[session] = None
         self.routes[session.destination] = session
         session.senders.append(session.destination)
 
     def forget(self, session: UdpSession) -> None:
-        self.sessions.discard(session)
+        self.sessions.pop(session, None)
         for key in session.senders:
             if self.routes.get(key) is session:
                 del self.routes[key]
