@@ -140,7 +140,7 @@ class TcpPolicy:
     rto_variance_min: Micros = millis(1)  # RFC 6298 2.3: RTO = SRTT + max(G, 4 * RTTVAR); this is G
     rto_slop: Micros = Micros(0)  # added to a measured RTO
     syn_options_dropped_after: int = 0  # SYNs after so many retransmissions carry an MSS alone; 0: never
-    syn_linear_timeouts: int = 0  # so many SYN retransmissions more, before their timeout begins to double
+    syn_linear_timeouts: int = 0  # so many more SYNs go out before their timeout begins to double, in the same time
     repeats_fin: bool = False  # as long as our FIN is not acknowledged, our ACKs carry it again (BSD)
     connect_timeout: Micros = Micros(0)  # of the handshake; 0: syn_retries alone decides
     quick_acks: int = 0  # so many segments at a connection's begin are acknowledged at once

@@ -390,7 +390,12 @@ class Opening(ReceiveHalf):
     def _patience(self) -> int:
         """How long the handshake may take; 0: the number of tries decides."""
         policy = self.policy
-        return policy.user_timeout or (policy.connect_timeout if self.state == st.SYN_SENT else 0)
+        if policy.user_timeout or self.state != st.SYN_SENT:
+            return policy.user_timeout
+        if policy.connect_timeout or not policy.syn_linear_timeouts:
+            return policy.connect_timeout
+        # As long as the retries would take if their timeouts doubled from the first on (Linux)
+        return sum(min(policy.rto_initial << count, policy.rto_max) for count in range(policy.syn_retries + 1))
 
     def _handshake_timeout(self, now: Micros) -> None:
         self.retries += 1
