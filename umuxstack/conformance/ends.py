@@ -59,11 +59,11 @@ class Ends(ABC):
 
     def cookie(self, name: bytes, flow: Flow) -> bytes:
         """A Fast Open cookie as the subject would write it for this client."""
-        return name
+        return self.cookies.get(name, name)
 
     def learn_cookie(self, name: bytes, cookie: bytes, flow: Flow) -> None:
         """The subject gave `cookie`, and the script calls it `name`."""
-        return
+        self.cookies.setdefault(name, cookie)
 
     def __init__(self, *, mtu: int, seed: str, now: Micros, names: Mapping[str, bytes] = IPV6) -> None:
         self.mtu = mtu
@@ -71,6 +71,7 @@ class Ends(ABC):
         self.entropy = Entropy(f"umux drill {seed}".encode())
         self.sent: deque[Sent] = deque()
         self.capture: list[tuple[Micros, bytes]] = []
+        self.cookies: dict[bytes, bytes] = {}  # those that the subject gave, by what the script calls them
         self.link_up = True
         self.queue_up = True  # what is sent gets as far as the link
         self.names: dict[str, bytes] = dict(names)  # addresses on the link

@@ -86,7 +86,6 @@ class Target(Ends):
         self.fast_open = True  # clients may (Linux's tcp_fastopen, its first bit)
         self.serves_fast_open = False  # and so may servers (its second)
         self.early: dict[TcpSession, int] = {}  # where the data ends that went with a SYN
-        self.cookies: dict[bytes, bytes] = {}  # those that the stack gave, by what the script calls them
         self.cookie_keys = {bytes.fromhex(name): key for name, key in COOKIE_KEYS.items()}
         self._steps = 0
         self.notsent_lowat = 1 << 32  # of sockets that say nothing of it
@@ -283,11 +282,11 @@ class Target(Ends):
                 self.to_stack(flow.remote) + self.to_stack(flow.local),
                 0,
             )
-        return self.cookies.get(name, name)
+        return super().cookie(name, flow)
 
     def learn_cookie(self, name: bytes, cookie: bytes, flow: Flow) -> None:
         if name not in self.cookie_keys:
-            self.cookies.setdefault(name, cookie)
+            super().learn_cookie(name, cookie, flow)
 
     def connect_from_ea(self, peer: Address, port: int, policy: TcpPolicy | None) -> TcpSession:
         return self.stack.connect(peer, port, self.now, policy=policy)
