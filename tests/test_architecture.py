@@ -216,3 +216,33 @@ def test_a_masked_number_is_ordered_only_by_the_sign_of_a_difference() -> None:
             assert isinstance(masked, ast.BinOp), place
             assert isinstance(masked.left, ast.BinOp), place
             assert isinstance(masked.left.op, ast.Sub), place
+
+
+def declared(node: ast.ClassDef) -> set[str]:
+    """The attributes of its instances that a class gives a type."""
+    found = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part.annotation):
+            target = part.target
+            if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
+                found.add(target.attr)
+            elif isinstance(target, ast.Name) and part in node.body:
+                found.add(target.id)
+    return found
+
+
+def test_no_class_of_the_core_declares_again_what_a_base_declares() -> None:
+    """Compiled, it would be two attributes in one place: the collector counts what it holds twice, and never frees it.
+
+    So it was with `Stack._listeners`: a stack that nobody held any more, and that was part of a cycle, was kept.
+    """
+    classes = {
+        node.name: node for path in sources(CORE) for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)
+    }
+
+    def above(node: ast.ClassDef) -> set[str]:
+        bases = [classes[name] for name in map(ast.unparse, node.bases) if name in classes]
+        return set().union(*(declared(base) | above(base) for base in bases))
+
+    assert "_listeners" in above(classes["Stack"])
+    assert {name: again for name, node in classes.items() if (again := declared(node) & above(node))} == {}

@@ -1,10 +1,16 @@
-"""A verb that refuses its arguments leaves nothing behind, and what it does to many it does in one order."""
+"""A verb that refuses its arguments leaves nothing behind, nor does a stack that nobody holds; order is always one."""
+
+import gc
 
 import pytest
 
-from tests.core.scene import OTHER, PEER, SHARED, address, end
+from tests.core.scene import OTHER, PEER, SHARED, address, das, end, listen_0
 from umuxstack.core.events import EventKind
+from umuxstack.core.stack import Stack
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import Address, Buffer
+from umuxstack.testing import states
 from umuxstack.testing.wire import Wire
 
 
@@ -34,3 +40,29 @@ def test_a_udp_socket_ends_its_sessions_in_the_order_of_their_opening() -> None:
     assert ended == sorted(event or b"" for event in ended)
     assert len(ended) == 50
     end(wire)
+
+
+def test_a_stack_that_nobody_holds_is_collected() -> None:
+    """Compiled, it was not, if anything in it led back to it, as every UDP socket does."""
+
+    def live() -> None:
+        wire = Wire()
+        session, _ = states.established(wire)
+        udp = wire.stack.udp(wire.now)
+        udp.owner = wire.stack
+        udp.send(b"data", wire.now, to=(address(OTHER), 53))
+        door = listen_0(wire)
+        das(wire, door)
+        wire.stack.das(udp, wire.now)
+        wire.stack.ping(address(PEER), wire.now)
+        session.owner = (wire.stack, session)
+        session.write(bytes(100_000), wire.now)
+        wire.take()
+
+    def left() -> int:
+        gc.collect()
+        return sum(isinstance(found, Stack | UdpSocket | TcpSession) for found in gc.get_objects())
+
+    before = left()
+    live()
+    assert left() <= before

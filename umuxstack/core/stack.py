@@ -93,10 +93,10 @@ class Stack(Census):
         self.pool = AddressPool(
             prefix, scheme or scheme_for(config.scheme, prefix, entropy), config.pool, ctx.leases.holds
         )
-        self._listeners: dict[int, Listener | UdpSocket] = {}
+        self._listeners = {}  # declared by Census; again here, and a compiled Stack would never be collected
         self._serial = 0
         self._ending: list[Receiver] = []  # what `end_some` has still to end
-        self._shared: dict[bytes, PortMux] = {}
+        self._shared = {}
         for address in config.shared:
             if prefix.contains(address):
                 self.pool.set_aside(address)
