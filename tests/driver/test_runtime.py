@@ -1,6 +1,7 @@
 """Host: the verbs of a running stack, its beginning and its end."""
 
-from math import inf
+from math import inf, nan
+from typing import Any
 
 import pytest
 import trio
@@ -99,6 +100,55 @@ async def test_wrong_arguments_raise_before_anything_happens(pair: Pair) -> None
         await pair.client.connect("2001:db8:2::1", 70_000)
     with pytest.raises(AddressNotOurs):
         await pair.client.listen(80, address="2001:db8:2::1")
+    assert list(pair.client.stack.sessions()) == []
+
+
+async def test_what_is_no_number_and_no_bytes_is_refused_before_anything_happens(pair: Pair) -> None:
+    """A port of 80.0 passed for one and failed when the EA was taken already, which nobody ever gave back; listeners
+    took any. `bytes(3)` are three zeros, which is what `send_to(3, …)` sent."""
+    client: Any = pair.client
+    taken: Any = await pair.client.datagram_socket()
+    before = pair.client.stack.leftovers(), pair.client.stack.pool_statistics().issued
+    for port in (80.0, "80", None, 1 << 16, -1):
+        if port is not None:
+            with pytest.raises(BadArgument, match="port"):
+                await client.connect(SHARED, port)
+        for address in (None, "2001:db8:1::5"):
+            with pytest.raises(BadArgument, match="port"):
+                await client.listen(port, address=address)
+            with pytest.raises(BadArgument, match="port"):
+                await client.datagram_socket(address=address, port=port)
+        with pytest.raises(BadArgument, match="port"):
+            await taken.send_to(b"x", (SHARED, port))
+    for backlog in (0, 1.5, "5", None):
+        with pytest.raises(BadArgument, match="backlog"):
+            await client.listen(80, backlog=backlog)
+    for early in ("abc", 3, [1], None):
+        with pytest.raises(TypeError):
+            await client.connect(SHARED, 80, early=early)
+    for data in ("abc", 3, [1], None):
+        with pytest.raises(TypeError):
+            await taken.send_to(data, (SHARED, 53))
+    assert (pair.client.stack.leftovers(), pair.client.stack.pool_statistics().issued) == before
+    assert pair.client_link.headers == []
+    await taken.aclose()
+
+
+@pytest.mark.parametrize("lifetime", [-inf, nan, -1, 0])
+async def test_a_lifetime_is_more_than_nothing(pair: Pair, lifetime: float) -> None:
+    """Minus infinity was taken for "unlimited"."""
+    async with await pair.server.listen() as listener:
+        with pytest.raises(BadArgument, match="lifetime"):
+            pair.server.das(listener, lifetime=lifetime)
+
+
+async def test_a_forgotten_ping_is_closed_with_a_warning(pair: Pair) -> None:
+    """Its address stayed for ever."""
+    ping = pair.client.open_ping(SHARED)
+    await ping.request(b"x", timeout=1)
+    with pytest.warns(ResourceWarning, match="UmuxPing"):
+        del ping
+    await wait_all_tasks_blocked()
     assert list(pair.client.stack.sessions()) == []
 
 

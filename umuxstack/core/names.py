@@ -1,7 +1,7 @@
-"""What listeners may be called, and what may be written on an address: as all that show them can carry it.
+"""What the verbs of a stack are given, checked: names, labels, numbers.
 
-A listener's name is a word of the command line, of the control socket, of captures and of the names of logs; it stands
-in the names of its addresses ("ssa.httpd.2"). A label is a line for people.
+All who show names and labels can carry them. A listener's name is a word of the command line, of the control socket, of
+captures and of the names of logs; it stands in its addresses' names ("ssa.httpd.2"). A label is a line for people.
 """
 
 from typing import Final
@@ -27,6 +27,12 @@ def check_name(name: object) -> None:
 def check_label(label: object) -> None:
     """Raises BadArgument for what cannot be written on an address."""
     _check_text(label, "label", LONGEST_LABEL)
+
+
+def check_number(number: object, what: str, low: int, high: int) -> None:
+    """Raises BadArgument for what is no whole number from `low` to `high`."""
+    if not isinstance(number, int) or not low <= number <= high:
+        raise BadArgument(f"{what} is {number!r}; it is a number from {low} to {high}")
 
 
 def _check_text(text: object, what: str, limit: int) -> None:

@@ -38,7 +38,7 @@ from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU, within
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.listen.service import ServiceListener
-from umuxstack.core.names import check_label, check_name
+from umuxstack.core.names import check_label, check_name, check_number
 from umuxstack.core.network.endpoint import Receiver, Waitable
 from umuxstack.core.network.fragments import Reassembly
 from umuxstack.core.network.ingress import Ingress
@@ -278,10 +278,8 @@ class Stack(Census):
         service (UM-26). On a shared one: as ever, by port (UM-6). `name` is for DAS and logs: letters, digits, `.`, `_`
         and `-`; made up if empty. Raises LocalError; nothing was changed then.
         """
-        if not 0 <= port <= 65535:
-            raise BadArgument(f"port is {port}; it is 0 to 65535")
-        if backlog < 1:
-            raise BadArgument(f"backlog is {backlog}; it is at least 1")
+        check_number(port, "port", 0, 65535)
+        check_number(backlog, "backlog", 1, 1 << 31)
         number, name = self._new_name(name, "tcp")
         ctx = self._ctx
         listener: Listener
@@ -348,8 +346,7 @@ class Stack(Census):
 
     def udp(self, now: Micros, *, address: Address | None = None, port: int = 0, name: str = "") -> UdpSocket:
         """A UDP socket. On no address it sends from EAs, and waits for DAS like a LISTEN_0 (UM-18, UM-28)."""
-        if not 0 <= port <= 65535:
-            raise BadArgument(f"port is {port}; it is 0 to 65535")
+        check_number(port, "port", 0, 65535)
         number, name = self._new_name(name, "udp")
         ctx = self._ctx
         socket = UdpSocket(ctx, number, name, self, address, port)
@@ -432,8 +429,7 @@ class Stack(Census):
             raise AddressMalformed("the peer's address is unspecified or loopback; nobody can be reached there")
         if peer[0] == 0xFF and not group:
             raise AddressMalformed("the peer's address is a multicast one; a session needs a unicast address")
-        if not 1 <= port <= 65535:
-            raise BadArgument(f"port is {port}; it is 1 to 65535")
+        check_number(port, "port", 1, 65535)
 
     def _is_unified(self, peer: Address, unified: bool | None) -> bool:
         if unified is not None:

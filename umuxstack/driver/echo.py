@@ -1,5 +1,6 @@
 """Ping for trio programs: an echo session of the core (UM-38), awaited."""
 
+import warnings
 from math import inf
 
 import trio
@@ -7,6 +8,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from umuxstack.core.echo.reply import EchoReply
 from umuxstack.core.echo.session import EchoSession
+from umuxstack.core.wire.address import to_text
 from umuxstack.driver.pump import Pump
 from umuxstack.driver.readiness import OneTask, Waiters
 
@@ -21,6 +23,9 @@ class UmuxPing(trio.abc.AsyncResource):
         self._receiving = OneTask("receiving from this ping")
         self._closed = False
         session.owner = self._waiters
+
+    def __repr__(self) -> str:
+        return f"<UmuxPing {to_text(self.session.local)} to {to_text(self.session.remote)}>"
 
     async def send(self, data: bytes = b"") -> int:
         """Sends one request; returns its sequence number."""
@@ -75,3 +80,8 @@ class UmuxPing(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         self.close()
         await checkpoint()
+
+    def __del__(self) -> None:
+        if not self._closed and not self._pump.stopped:
+            self._pump.close_later(self.session)
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)

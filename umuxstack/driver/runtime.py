@@ -285,6 +285,8 @@ class Host:
             door = self.stack.find_listener(listener)
         if not isinstance(door, Listen0 | UdpSocket):
             raise NotListening("DAS needs a listener in LISTEN_0, or a UDP socket: one that is bound to no address")
+        if lifetime is not None and not lifetime > 0:
+            raise BadArgument(f"lifetime is {lifetime}; it is more than 0, and unlimited with infinity")
         chosen = None if ssa is None else to_address(ssa)
         if chosen is not None and self.before_choice is not None:
             self.before_choice(chosen)

@@ -13,6 +13,7 @@ from typing import Final
 from umuxstack.core.address.lease import Lease
 from umuxstack.core.errors import AddressNotOurs, BadArgument, Drop, MessageTooLong, NotConnected, Reason, SessionClosed
 from umuxstack.core.events import EventKind
+from umuxstack.core.names import check_number
 from umuxstack.core.network.endpoint import Endpoint, Receiver
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Session
@@ -209,7 +210,7 @@ class UdpSocket(Endpoint):
     def connect(self, peer: Address, port: int, now: Micros) -> UdpSession | None:
         """One peer from now on. A session with it that exists already is kept, whatever its address (UM-18)."""
         self._check_open()
-        self._check_port(port)
+        check_number(port, "port", 1, 65535)
         if self.binding is not None:
             self.binding.connect(peer, port)
             return None
@@ -235,7 +236,7 @@ class UdpSocket(Endpoint):
         """Sends one datagram: to the connected peer, or `to`. `source` picks among the socket's own addresses."""
         self._check_open()
         if to is not None:
-            self._check_port(to[1])
+            check_number(to[1], "port", 1, 65535)
         if len(data) > LARGEST:
             raise MessageTooLong(f"a datagram carries at most {LARGEST} bytes, not {len(data)}")
         if to is None:
@@ -348,11 +349,6 @@ class UdpSocket(Endpoint):
             (icmpv6.UNREACHABLE, icmpv6.PORT_UNREACHABLE): Reason.PORT_UNREACHABLE,
         }.get((kind, code), Reason.UNREACHABLE)
         self.ctx.wake(self)
-
-    @staticmethod
-    def _check_port(port: int) -> None:
-        if not 1 <= port <= 65535:
-            raise BadArgument(f"port is {port}; it is 1 to 65535")
 
     def _check_open(self) -> None:
         if self.closed:
