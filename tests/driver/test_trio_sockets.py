@@ -616,6 +616,37 @@ async def test_it_holds_from_the_handshake_on(pair: Pair) -> None:
         assert listening.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY) == 0
 
 
+async def test_retries_and_the_largest_segment_can_be_chosen(pair: Pair) -> None:
+    """TCP_SYNCNT, TCP_LINGER2 and TCP_MAXSEG were unknown, though a policy has all three."""
+    with tcp(pair.client) as socket:
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_MAXSEG, 1000)
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_LINGER2, 7)
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_MAXSEG) == 1000
+        async with await pair.server.listen(80, address=SERVICE) as listener:
+            await socket.connect((SERVICE, 80))
+            async with await listener.accept() as accepted:
+                assert accepted.statistics().snd_mss == 1000 - 12
+        assert socket.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_MAXSEG) == 1000 - 12
+        session = next(iter(pair.client.stack.sessions()))
+        assert session.policy.fin_wait_2 == 7_000_000  # type: ignore[union-attr]
+    with tcp(pair.client) as socket:
+        socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_SYNCNT, 1)
+        before = trio.current_time()
+        with pytest.raises(TimeoutError):
+            await socket.connect(("2001:db8:2::404", 80))
+        assert trio.current_time() - before == pytest.approx(3, abs=0.1)
+
+
+async def test_anyio_finds_the_names_of_both_ends(pair: Pair) -> None:
+    """It asks trio's socket for the standard library's inside, by a name that ours did not have."""
+    client, server = await connected(pair)
+    with client, server:
+        inside = client._sock  # type: ignore[attr-defined]
+        assert inside.getpeername()[:2] == (SERVICE, 80)
+        assert inside.getsockname() == client.getsockname()
+        assert inside.family == stdlib.AF_INET6
+
+
 async def test_it_holds_for_what_comes_by_das_as_well(pair: Pair) -> None:
     with tcp(pair.server) as listening:
         listening.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_CONGESTION, b"bbr")

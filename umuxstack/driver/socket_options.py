@@ -43,6 +43,9 @@ POLICY: Final[dict[Option, tuple[str, int]]] = {
     (_TCP, stdlib.TCP_KEEPINTVL): ("keepalive_interval", 1_000_000),
     (_TCP, stdlib.TCP_KEEPCNT): ("keepalive_count", 0),
     (_TCP, stdlib.TCP_USER_TIMEOUT): ("user_timeout", 1_000),
+    (_TCP, stdlib.TCP_SYNCNT): ("syn_retries", 0),
+    (_TCP, stdlib.TCP_LINGER2): ("fin_wait_2", 1_000_000),
+    (_TCP, stdlib.TCP_MAXSEG): ("mss", 0),
     (_TCP, stdlib.TCP_FASTOPEN): ("fast_open_queue", 0),  # of a listening socket (RFC 7413 A.2)
     (_SOCKET, stdlib.SO_SNDBUF): ("send_buffer", 0),
     (_SOCKET, stdlib.SO_RCVBUF): ("receive_buffer", 0),
@@ -147,6 +150,8 @@ class SocketOptions:
             return self.hop_limit or self._hop_limit
         if option == LINGER:
             return _LINGER.pack(*self._linger)
+        if option == (_TCP, stdlib.TCP_MAXSEG) and self._session is not None:
+            return self._session.statistics().snd_mss
         if option in POLICY:
             field, unit = POLICY[option]
             return int(self._value(field)) // max(unit, 1)
@@ -154,8 +159,6 @@ class SocketOptions:
             return self._remembered.get(option, HARMLESS[option])
         if option == CONGESTION:
             return str(self._value("congestion")).encode().ljust(16, b"\0")
-        if self._session is not None and option == (_TCP, stdlib.TCP_MAXSEG):
-            return self._session.statistics().snd_mss
         if self._session is not None and option == (_TCP, stdlib.TCP_INFO):
             return tcp_info(self._session)
         raise os_error(errno.ENOPROTOOPT)

@@ -97,6 +97,11 @@ class UmuxSocket(trio.socket.SocketType):
         return self._proto
 
     @property
+    def _sock(self) -> Self:
+        """Where trio's own sockets keep the standard library's: anyio asks there for the names of both ends."""
+        return self
+
+    @property
     def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802 - the interface's name
         return self._wrote_eof
 
