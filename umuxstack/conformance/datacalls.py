@@ -2,19 +2,22 @@
 
 import errno
 import socket as stdlib
+from collections.abc import Callable
 from typing import Final
 
 from umuxstack.conformance import notices
 from umuxstack.conformance.ends import HERE, PEERS
 from umuxstack.conformance.naming import NamingCalls, number
 from umuxstack.conformance.notices import ZEROCOPY
+from umuxstack.conformance.octets import check, octets
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.send_queue import LEAST, ROOMY, SendQueue
 from umuxstack.conformance.sockets import CallError, Socket
 from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, OWN, Value
 from umuxstack.core.errors import SessionClosed
-from umuxstack.core.units import NEVER, Address
+from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.units import NEVER, Address, Micros
 from umuxstack.driver.errno_map import REASON_ERRNO
 
 LOWAT: Final = (stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT)
@@ -82,10 +85,10 @@ class DataCalls(NamingCalls):
                     write = session.write_more
                 if queue is not None and write == session.write:
                     while done < size and (piece := queue.room(session.tcb, size - done)):
-                        done += write(bytes(piece), self.target.now)
+                        done += self._put(session, write, piece)
                         self.target.push()
                 else:
-                    done += write(bytes(size - done), self.target.now) if size else 0
+                    done += self._put(session, write, size - done) if size else 0
             except SessionClosed:
                 raise CallError(errno.EPIPE) from None
             if done >= size:
@@ -96,6 +99,25 @@ class DataCalls(NamingCalls):
                 raise CallError(errno.EAGAIN)
             yield NEVER
 
+    def _put(self, session: TcpSession, write: Callable[[bytes, Micros], int], size: int) -> int:
+        """Writes the next `size` octets of the stream, or what there is room for."""
+        before = self.target.written.get(session, 0)
+        taken = write(octets(before, size), self.target.now)
+        self.target.written[session] = before + taken
+        return taken
+
+    def _take(self, session: TcpSession, size: int) -> int:
+        """Reads what there is, and looks at it. Who steps over an urgent octet has read one more of the stream."""
+        urgent = session.urgent_pending
+        chunk = session.read(size, self.target.now)
+        if chunk:
+            at = self.target.read.get(session, 0)
+            if urgent and not session.urgent_pending and chunk[:1] == octets(at + 1, 1):
+                at += 1
+            check("data was read", at, chunk)
+            self.target.read[session] = at + len(chunk)
+        return len(chunk)
+
     def _send_datagram(self, socket: Socket, size: int, to: tuple[Address | None, int] | None) -> int:
         if socket.udp is None:
             socket.udp = self.target.stack.udp(self.target.now, address=None if self.target.unified else HERE)
@@ -105,7 +127,7 @@ class DataCalls(NamingCalls):
             known = (host, port)
             if self.target.flow is None and socket.udp.address is not None:
                 self.target.begin(socket.udp.address, socket.udp.port, host, port)
-        socket.udp.send(bytes(size), self.target.now, to=known)
+        socket.udp.send(octets(0, size), self.target.now, to=known)
         return size
 
     def _queue(self, socket: Socket) -> SendQueue | None:
@@ -151,10 +173,12 @@ class DataCalls(NamingCalls):
         host, port = to or (None, self.connect_port)
         host = host or PEERS["peer"]
         if not flags & OWN["MSG_FASTOPEN"]:
-            return self._open(socket, host, port, bytes(size)).unsent  # BSD keeps the rest for later, and does not wait
+            return self._open(
+                socket, host, port, octets(0, size)
+            ).unsent  # BSD keeps the rest for later, and does not wait
         socket.policy["fast_open"] = True
         done = min(size, self.target.room_in_syn(host, socket.policy.get("mss")))  # type: ignore[arg-type]
-        session = self._open(socket, host, port, bytes(done))
+        session = self._open(socket, host, port, octets(0, done))
         while not session.established and not session.ended:
             if not socket.blocking or flags & stdlib.MSG_DONTWAIT:
                 if done:
@@ -254,6 +278,7 @@ class DataCalls(NamingCalls):
             while socket.udp is not None:
                 datagram = socket.udp.receive_datagram()
                 if datagram is not None:
+                    check("a datagram was read", 0, datagram.data)
                     return min(len(datagram.data), size)
                 reason = socket.udp.take_error()
                 if reason:
@@ -279,12 +304,10 @@ class DataCalls(NamingCalls):
                 there = 0 if session.asleep or session.tcb.rx is None else session.tcb.rx.size
                 if there >= min(want, size):
                     return min(there, size)
-            chunk = b"" if flags & stdlib.MSG_PEEK else session.read(size - done, self.target.now)
-            while chunk:
-                done += len(chunk)
-                chunk = (
-                    session.read(size - done, self.target.now) if done < size and not session.urgent_pending else b""
-                )
+            taken = 0 if flags & stdlib.MSG_PEEK else self._take(session, size - done)
+            while taken:
+                done += taken
+                taken = self._take(session, size - done) if done < size and not session.urgent_pending else 0
             if done >= min(want, size):
                 return done
             problem = 0 if done else socket.take_error()

@@ -56,6 +56,7 @@ class Ends(ABC):
 
     burst: int = 0
     call_time: int = 0
+    keeps_octets: bool = False  # what is written is what `octets.py` says
 
     def cookie(self, name: bytes, flow: Flow) -> bytes:
         """A Fast Open cookie as the subject would write it for this client."""

@@ -231,6 +231,7 @@ class NamingCalls:
             socket.session = target.connect(host, port, source, local_port, policy, socket.ports, early)
         socket.connecting = True
         session = socket.session
+        target.written[session] = len(early)
         target.begin(session.local, session.local_port, host, session.remote_port)
         return session
 

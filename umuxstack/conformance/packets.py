@@ -10,8 +10,9 @@ import attrs
 
 from umuxstack.conformance import icmp, wire
 from umuxstack.conformance.ends import Ends, Sent
-from umuxstack.conformance.flow import Flow
+from umuxstack.conformance.flow import MASK, Flow
 from umuxstack.conformance.match import Difference, compare, describe
+from umuxstack.conformance.octets import check, octets
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.script import (
     AccEcn,
@@ -210,7 +211,7 @@ class Packets:
             packet.window or 0,
             packet.urgent or 0,
             self._options(packet, flow),
-            self._payload(written.length),
+            octets((number + syn - (flow.live_remote or 0) - 1) & MASK, written.length),
         )
         try:
             raw = wire.build_segment(segment)
@@ -236,14 +237,11 @@ class Packets:
             return option
         return attrs.evolve(option, cookie=self.target.cookie(option.cookie, flow))
 
-    def _payload(self, length: int) -> bytes:
-        return bytes(length)
-
     def _inject_datagram(self, packet: UdpPacket) -> bytes:
         flow = self._inbound_flow(packet)
         ports = (flow.remote_port, flow.local_port)
         try:
-            raw = wire.build_datagram(wire.UdpDatagram(self._ip(flow, packet.ip), *ports, self._payload(packet.length)))
+            raw = wire.build_datagram(wire.UdpDatagram(self._ip(flow, packet.ip), *ports, octets(0, packet.length)))
         except ValueError as error:
             raise UnsupportedConstruct(str(error)) from None
         self.target.inject(raw)
@@ -298,7 +296,16 @@ class Packets:
                 "the packet differs in " + ", ".join(d.field for d in differences),
                 describe(expected, differences, actual, flow),
             )
+        if self.target.keeps_octets:
+            self._check_octets(actual, flow)
         return first.time
+
+    def _check_octets(self, actual: wire.Seen, flow: Flow | None) -> None:
+        if isinstance(actual, wire.UdpDatagram):
+            check("a datagram was sent", 0, actual.payload)
+        elif isinstance(actual, wire.Segment) and flow is not None and flow.live_local is not None:
+            first = actual.sequence + bool(actual.flags & TcpFlags.SYN)
+            check("data was sent", (first - flow.live_local - 1) & MASK, actual.payload)
 
     def _granted(self, expected: TcpPacket, actual: wire.Segment, flow: Flow) -> TcpPacket:
         """`expected` with the Fast Open cookie that the stack gives, where the script says that it gives one."""

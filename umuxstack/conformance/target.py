@@ -48,6 +48,8 @@ class Target(Ends):
     `mtu` is the link's, `names` are who is on it.
     """
 
+    keeps_octets = True
+
     def __init__(
         self,
         policy: TcpPolicy,
@@ -83,6 +85,8 @@ class Target(Ends):
         self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
         self.notices: dict[TcpSession, Notices] = {}
+        self.written: dict[TcpSession, int] = {}  # octets, by the script's calls
+        self.read: dict[TcpSession, int] = {}
         self.fast_open = True  # clients may (Linux's tcp_fastopen, its first bit)
         self.serves_fast_open = False  # and so may servers (its second)
         self.early: dict[TcpSession, int] = {}  # where the data ends that went with a SYN
