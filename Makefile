@@ -51,8 +51,9 @@ fast: build/compiled/stamp  ## compiles the core into build/compiled, for `make 
 build/compiled/stamp: .venv/dev.stamp scripts/compile_core.py $(shell find umuxstack tun -name '*.py')
 	@echo "compiling the core into build/compiled (about two minutes)"
 	@rm -rf build/compiled
+	@mkdir -p build && touch build/begun
 	@UMUX_COMPILE=1 $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
-	@touch $@
+	@mv build/begun $@ # as old as the sources that were read: what was edited meanwhile is newer
 
 # -P and the order of paths: the compiled package comes before the sources in this directory.
 test-fast: build/compiled/stamp  ## the tests of core and driver again, on the compiled core
