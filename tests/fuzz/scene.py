@@ -6,6 +6,7 @@ knocked with a SYN and may. It never asks the stack who owns a packet.
 
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ class Scene:
         self.stack = make_stack(self, config, seed.encode(), self.now)
         self.inputs = 0
         self.outputs = 0
+        self._story = blake2b(digest_size=16)
         self.eas: dict[bytes, bytes] = {}  # EA -> the one peer it is for
         self.ssas: dict[bytes, tuple[bytes, ...] | None] = {}  # SSA -> who may come; None: anybody
         self.knocked: set[bytes] = set()  # pairs from which a SYN has come, as far as can be told
@@ -90,6 +92,16 @@ class Scene:
     def _targets(self) -> list[bytes]:
         """Where packets are sent: what was given out lately, and what is always there."""
         return [SHARED, SERVICE, SERVICE_UDP, *list(self.ssas)[-8:], *list(self.eas)[-8:]]
+
+    def _tell(self, *what: object) -> None:
+        self._story.update(repr(what).encode())
+
+    def story(self) -> str:
+        """Stands for all that the stack has said until now: packets, events, readiness, deadlines, memory, counters."""
+        self._tell(
+            *(getattr(self.stack.counters, name) for name in ("drops", "packets_in", "packets_out", "bytes_out"))
+        )
+        return self._story.hexdigest()
 
     # Applications
 
@@ -187,6 +199,7 @@ class Scene:
         until = self.now + duration
         for _ in range(200_000):
             due = self.stack.next_deadline()
+            self._tell(due)
             if due > until:
                 break
             self.now = Micros(max(due, self.now))
@@ -220,16 +233,18 @@ class Scene:
         stack = self.stack
         said = []
         for outgoing in stack.take_output(self.now):
+            self._tell(*map(bytes, outgoing[:2]), *outgoing[2:])
             for packet in finish(outgoing):
                 verify(packet, mtu=stack.config.link.mtu)
                 seen = Seen(packet, self.now)
                 said.append(seen)
                 self.source.hear(seen)
         for endpoint in stack.take_ready():
+            self._tell(type(endpoint).__name__)
             if isinstance(endpoint, TcpSession) and endpoint.ended and endpoint in self.sessions:
                 endpoint.close(self.now)
                 self.sessions.remove(endpoint)
-        stack.take_events()
+        self._tell(stack.take_events(), stack.memory_used())
         self.outputs += len(said)
         if cause is not None and said:
             for seen in said:
