@@ -141,7 +141,9 @@ class NamingCalls:
         if socket.listener is not None:
             import attrs
 
-            socket.listener.set_policy(attrs.evolve(self.target.policy, **socket.policy))  # type: ignore[arg-type]
+            # The stack's own, if nothing was changed: sessions with another never sleep.
+            changed = attrs.evolve(self.target.policy, **socket.policy) if socket.policy else self.target.policy  # type: ignore[arg-type]
+            socket.listener.set_policy(changed)
 
     def call_accept(self, descriptor: Value, address: Value = ANY, length: Value = ANY) -> Steps:
         socket = self._socket(descriptor)
