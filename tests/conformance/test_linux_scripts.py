@@ -32,6 +32,30 @@ def test_sizes_may_be_products() -> None:
         interpret('sysctl -q net.ipv4.tcp_wmem="4096 20000 $((1 << 20))"')
 
 
+def test_cookies_of_servers_can_be_forgotten() -> None:
+    """Flushing the metrics of peers forgets their cookies too, by either name; it was read as having no effect."""
+    for command in (
+        "ip tcp_metrics flush all &> /dev/null",
+        "sysctl -q net.ipv4.tcp_fastopen_cookies=0 net.ipv4.tcp_fastopen_cookies=10 || ip tcp_metrics flush",
+    ):
+        assert interpret(command)[0].forgets_cookies
+        ask = "   +0 > S 0:0(0) <mss 1460,sackOK,TS val 1 ecr 0,nop,wscale 8,FO,nop,nop>\n"
+        passes(
+            f"""
+    0 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 3
+   +0 sendto(3, ..., 0, MSG_FASTOPEN, ..., ...) = -1 EINPROGRESS (now)
+{ask} +.01 < S. 0:0(0) ack 1 win 65535 <mss 1400,FO abcd1234,nop,nop>
+   +0 > . 1:1(0) ack 1
+   +0 close(3) = 0
+   +0 > F. 1:1(0) ack 1
+   +0 < . 1:1(0) ack 2 win 65535
+   +0 `{command}`
+ +.01 socket(..., SOCK_STREAM|SOCK_NONBLOCK, IPPROTO_TCP) = 4
+   +0 sendto(4, ..., 10, MSG_FASTOPEN, ..., ...) = -1 EINPROGRESS (now)
+{ask}"""
+        )
+
+
 def test_what_paces_is_unsupported() -> None:
     """The queueing discipline fq sends what TCP gives it later: no time in such a script is TCP's own."""
     with pytest.raises(UnsupportedConstruct, match="qdisc fq"):
@@ -161,6 +185,16 @@ def test_a_port_in_time_wait_is_not_chosen() -> None:
     passes(
         f"`sysctl -q net.ipv4.tcp_tw_reuse=1\n{sysctls}`\n{CLIENT}+.004 connect(3, ..., ...) = -1 EINPROGRESS (now)\n"
     )
+
+
+def test_a_port_that_was_in_time_wait_goes_on_with_its_timestamps() -> None:
+    """The SYN echoes what the old connection heard last, if the port was looked for; who binds it begins anew."""
+    again = """+1.1 connect(3, ..., ...) = -1 EINPROGRESS (now)
+   +0 > S 0:0(0) <mss 1460,sackOK,TS val 200 ecr %d,nop,wscale 8>
+"""
+    passes("`sysctl -q net.ipv4.tcp_tw_reuse=1`\n" + CLIENT + again % 71)
+    bound = CLIENT.replace("setsockopt(3, SOL_IP, IP_LOCAL_PORT_RANGE, [0x9c409c40], 4)", "bind(3, ..., ...)")
+    passes("--bind_port=4711\n" + bound + again % 0)
 
 
 def test_a_route_may_narrow_the_segments() -> None:

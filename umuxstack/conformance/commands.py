@@ -30,6 +30,7 @@ class Effect:
     settings: dict[str, int] = attrs.field(factory=dict)  # of the sockets' layer, not TCP's
     probe: str = ""  # a state's name; "" no probe
     drops_time_wait: bool = False  # what is in TIME-WAIT is forgotten
+    forgets_cookies: bool = False  # those that servers gave for Fast Open
     counters: bool = False  # nstat -n: from now on counters count from 0
     counter: tuple[str, int | None] | None = None  # (name, value) that must hold; None: any but 0
 
@@ -246,7 +247,7 @@ _CONGESTION: Final = {"cubic": "cubic", "reno": "newreno", "newreno": "newreno",
 # Preparations of the vendor's system that mean nothing to this one.
 _IGNORED: Final = re.compile(
     r"""(
-      /tmp/sysctl_restore\S* | ip\s+tcp_metrics\s+flush.* | ip\s+-6\s+tcp_metrics.* | sync | true | \./clean\S*
+      /tmp/sysctl_restore\S* | sync | true | \./clean\S*
     | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
     | (sudo\s+)?ethtool\s+-K\s+\S+\s+.*
     | tcpdump(\s.*)? | (p?killall|pkill)\s+(-\S+\s+)*tcpdump | dmesg(\s.*)?
@@ -307,6 +308,8 @@ def _line(line: str) -> Effect:
     route = re.fullmatch(r"ip\s+route\s+(?:add|change)\s.*\badvmss\s+(\d+)(?:\s+mtu\s+lock\s+(\d+))?", line)
     if route:
         return Effect({"mss": min(int(route[1]), int(route[2] or 1 << 16) - IPV4_HEADERS)})
+    if re.match(r"ip\s+(-6\s+)?tcp_metrics\s+flush|sysctl\s.*\btcp_fastopen_cookies=0\b", line):
+        return Effect(forgets_cookies=True)
     found = linux_sysctls(line)
     if found:
         named = ((re.split(r"[./]", name)[-1], value) for name, value in found)

@@ -61,6 +61,8 @@ class OurStack(Subject):
                 self.target.queue_up = effect.queue_up
             if effect.drops_time_wait:
                 self.target.drop_records()
+            if effect.forgets_cookies:
+                self.target.forget_cookies()
             if effect.probe:
                 self._probe(effect.probe)
             if effect.counters:

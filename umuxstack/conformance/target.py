@@ -167,6 +167,10 @@ class Target(Ends):
             if isinstance(owner, Quiet) and not owner.reset:
                 owner.leave(self.now)
 
+    def forget_cookies(self) -> None:
+        """As if no server had been asked for one."""
+        self.stack._ctx.cookies.clear()
+
     def patience(self) -> Micros:
         return PATIENCE
 
@@ -248,10 +252,13 @@ class Target(Ends):
         holder = mux.sessions.get(key)
         if isinstance(holder, Connection):
             raise AddressInUse("this four-tuple is in use")
+        echo = 0
+        if isinstance(holder, Quiet) and ports is not None and policy.stamp_survives:
+            echo = holder.ts_recent  # a port that was bound is never looked for, nor who had it
         if holder is not None:
             holder.forget(self.now)  # type: ignore[attr-defined]  # a TIME-WAIT record gives way (RFC 6191)
         connection = open_session(
-            self.stack._ctx, peer + source, mux.lease, (local_port, port), policy, self.now, early
+            self.stack._ctx, peer + source, mux.lease, (local_port, port), policy, self.now, early, echo
         )
         mux.add(connection)
         connection.port = local_port

@@ -56,8 +56,11 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     # Window scale counts as an option when both sides sent it; a scale of 0 is one, too.
     scaled = tcb.policy.window_scaling and tcb.rcv_wscale > 0
     phase = 0
+    window = known.snd_cwnd
     if tcb.loss is not None:
-        phase = _CA[PHASES[tcb.loss.phase]] or (1 if tcb.loss.sacked or tcb.loss.dup_acks else 0)
+        if tcb.loss.steers(tcb.snd_una) and not tcb.loss.phase:
+            phase, window = 2, tcb.loss.window  # a Linux's window is what PRR makes of it
+        phase = phase or _CA[PHASES[tcb.loss.phase]] or (1 if tcb.loss.sacked or tcb.loss.dup_acks else 0)
     if not phase and tcb.cc is not None and tcb.cwr_due:
         phase = 2
     persisting = tcb.rto_kind == PERSIST
@@ -84,7 +87,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_rtt": known.srtt,
         "tcpi_rttvar": known.rttvar,
         "tcpi_snd_ssthresh": INFINITE if known.snd_ssthresh >= UNLIMITED else known.snd_ssthresh // unit,
-        "tcpi_snd_cwnd": known.snd_cwnd // unit,
+        "tcpi_snd_cwnd": window // unit,
         "tcpi_total_retrans": known.total_retrans,
         "tcpi_notsent_bytes": known.notsent,
         "tcpi_min_rtt": known.min_rtt,

@@ -157,6 +157,7 @@ class TcpPolicy:
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
     transit_errors_abort: bool = True  # and so do "hop limit exceeded" and "unknown next header" (the same)
     tolerate_missing_timestamps: bool = False  # RFC 7323 3.2 says SHOULD drop
+    stamp_survives: bool = False  # a SYN in the place of TIME-WAIT echoes the last timestamp (Linux); RFC 7323 3.2: 0
     cork: bool = False  # TCP_CORK: nothing below a full segment is sent before the retransmission timeout
     delays_fin_ack: bool = False  # a FIN behind data that was acknowledged waits as a segment does
     answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)
@@ -183,6 +184,7 @@ class TcpPolicy:
         False  # where marks are counted, ACKs and repairs may be marked (Linux); RFC 3168 6.1.4, 6.1.5
     )
     ecn_plus: int = attrs.field(default=0, validator=_within(0, 2))  # 1: SYN-ACKs may be marked (RFC 5562), 2: and all
+    ecn_proportional: bool = False  # a reduction for marks is spread over a round trip (RFC 6937; Linux); else at once
     delays_marked: bool = False  # a segment marked CE waits for its acknowledgement as any (RFC 3168 6.1.3 allows it)
     cwr_repairs: bool = False  # CWR goes out with a retransmission already (BSD); RFC 3168 6.1.2: with new data
     unread_resets: bool = True  # RFC 1122 4.2.2.13: closing before all is read tells the peer by RST (SHOULD)

@@ -56,6 +56,8 @@ LINUX: Final = TcpPolicy(
     ecn=True,
     ecn_asks=False,  # tcp_ecn = 2
     ect_everywhere=True,
+    ecn_proportional=True,
+    stamp_survives=True,
 )
 
 FREEBSD: Final = TcpPolicy(

@@ -157,7 +157,7 @@ class Emitter(Tcb):
         answering = self.state == st.SYN_RECEIVED
         timestamps = None
         if self.use_ts if answering else policy.timestamps:
-            timestamps = (self._tsval(now), self.ts_recent if self.use_ts else 0)
+            timestamps = (self._tsval(now), self.ts_recent if self.use_ts or not answering else 0)
         scale = self.rcv_wscale
         if not (self.snd_wscale >= 0 if answering else policy.window_scaling):
             scale = -1

@@ -6,6 +6,7 @@ Entered only by sessions that agreed on ECN. Which of both is spoken the handsha
 from umuxstack.core.tcp.accurate_ecn import HANDSHAKE, ace_of
 from umuxstack.core.tcp.icmp_errors import IcmpErrors
 from umuxstack.core.tcp.seq import MASK
+from umuxstack.core.tcp.tcb import Loss
 from umuxstack.core.units import Micros
 from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire.tcp_options import Options
@@ -32,17 +33,33 @@ class Marks(IcmpErrors):
         if flags & wire.ECE and ack > self.ecn_point:
             self._reduce(now)
 
-    def _reduce(self, now: Micros) -> None:
-        """The network is congested: as after a loss, but nothing needs to be sent again (RFC 3168 6.1.2)."""
+    def _reduce(self, now: Micros, delivered: int = 0) -> None:
+        """The network is congested: as after a loss, but nothing needs to be sent again (RFC 3168 6.1.2).
+
+        `delivered`: by the acknowledgement that told it, if that has been looked at already.
+        """
         cc, loss = self.cc, self.loss
         if cc is None:
             return
         if loss is None or not loss.phase:
             flight = self.snd_nxt - self.snd_una
             flight = max(flight, self.turn_flight) if self.delivered_at == now else flight
-            cc.on_ecn(self._in_use(flight), now)
+            in_use = self._in_use(flight)
+            cc.on_ecn(in_use, now)
             self.cwr_due = self.accurate is None
+            if self.policy.ecn_proportional and not cc.own_recovery:
+                self._steer(in_use, delivered)
         self.ecn_point = self.snd_nxt
+
+    def _steer(self, in_use: int, delivered: int) -> None:
+        """Down to the threshold by RFC 6937's proportion, over a round trip, instead of a pause until it is reached."""
+        loss = self.loss
+        if loss is None:
+            loss = self.loss = Loss()
+        loss.steer_end = self.snd_nxt
+        loss.prr_delivered = loss.prr_out = 0
+        loss.prr_flight = max(in_use, self.mss)
+        self._proportional(loss, delivered, clean=delivered > 0)
 
     # Accurate ECN
 
@@ -131,4 +148,4 @@ class Marks(IcmpErrors):
             marked = accurate.take_option(options.accurate, self.delivered)
         packets = -(-newly // self.mss)
         if accurate.marks(ace_of(buf, offset), packets, marked, self.mss) and ack > self.ecn_point:
-            self._reduce(now)
+            self._reduce(now, newly)

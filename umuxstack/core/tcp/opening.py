@@ -65,9 +65,14 @@ class Opening(ReceiveHalf):
         policy: TcpPolicy,
         now: Micros,
         early: Buffer = b"",
+        echo: int = 0,
     ) -> Self:
-        """RFC 9293 3.10.1, active OPEN: SYN goes out, with `early` data if Fast Open can. The caller registers it."""
+        """RFC 9293 3.10.1, active OPEN: SYN goes out, with `early` data if Fast Open can. The caller registers it.
+
+        `echo`: the timestamp that the SYN answers though nobody has sent one; RFC 7323 3.2 wants 0.
+        """
         self = cls(ctx, pair, lease, local_port, remote_port, now, policy)
+        self.ts_recent = echo
         self.rcv_wscale = self._offered_scale()
         self._enter(st.SYN_SENT)
         self.snd_nxt = self.iss + 1

@@ -87,6 +87,11 @@ class Quiet(Expiring):
         return bool(self._packed[_FLAGS_AT] & _TIMESTAMPS)
 
     @property
+    def ts_recent(self) -> int:
+        """The peer's last timestamp."""
+        return _RECORD.unpack(self._packed)[9]
+
+    @property
     def since(self) -> Micros:
         """When it began, or began anew."""
         until, duration = _RECORD.unpack(self._packed)[:2]

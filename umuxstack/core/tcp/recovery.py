@@ -112,10 +112,10 @@ class Recovery(ForwardRto):
                 credit = max(delivered - loss.dup_acks * self.mss, min(delivered, self.mss))
             self._recover(loss, ack, una, credit, newest, last, before, tsecr, duplicate, pure, blocks, now)
         cc = self.cc
+        phase = OPEN if loss is None else RECOVERY if loss.steers(ack) else loss.phase
         if delivered and cc is not None:
             self.delivered += delivered
             self.delivered_at = now
-            phase = OPEN if loss is None else loss.phase
             # RFC 5681 3.1: the window grows by what is cumulatively acknowledged; what SACK reports alone lets new
             # segments go (RFC 3042), and "the congestion window … MUST NOT be changed" by that.
             by_sack = loss is not None and loss.reordering and self.policy.grows_by_sack
@@ -124,13 +124,12 @@ class Recovery(ForwardRto):
                 # RFC 7661 4.3: a window of which half was used has been validated; in slow start it may grow.
                 limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
                 cc.on_ack(credit, rtt, self.pipe, now, limited, sample)
-        if loss is not None and not loss.lost and not loss.sacked and loss.phase == OPEN and not loss.probe_end:
+        if loss is not None and not loss.lost and not loss.sacked and phase == OPEN and not loss.probe_end:
             if not loss.dup_acks and not loss.reordering and not (loss.undo_bytes > 0 and now < loss.undo_until):
                 self.loss = None  # all repaired: an orderly session carries none of this
         if ack > una or delivered:
             self._set_timer(now, restart=True)
         if self.ctx.trace is not None and cc is not None:
-            phase = OPEN if self.loss is None else self.loss.phase
             self._trace(
                 "acked", ack - self.iss, cc.cwnd, cc.ssthresh, self.pipe, self.srtt, self.rttvar, rtt, PHASES[phase]
             )
@@ -210,7 +209,7 @@ class Recovery(ForwardRto):
             self._repaired(loss, now)
         if loss.lost > lost_before and loss.phase == OPEN:
             self._enter_recovery(loss, before, delivered, now)
-        elif loss.phase == RECOVERY and (delivered or duplicate):
+        elif loss.steers(ack) and (delivered or duplicate):
             self._proportional(loss, delivered, ack > una and loss.lost <= lost_before)
         if loss.lost:
             self.touch()
@@ -290,8 +289,13 @@ class Recovery(ForwardRto):
         assert cc is not None
         used = max(flight, self.turn_flight)
         in_use = self._in_use(used)
-        cc.on_loss(in_use, now)
-        self.cwr_due = self.use_ecn  # RFC 3168 6.1.2: said whenever the window was reduced, "for any reason"
+        if self.snd_una < self.ecn_point and not cc.prior_cwnd and not cc.own_recovery:
+            # RFC 3168 6.1.2: "reduced only once in response to a series of dropped and/or CE packets from a single
+            # window of data", and for this one a mark has told.
+            cc.phase = RECOVERY
+        else:
+            cc.on_loss(in_use, now)
+            self.cwr_due = self.use_ecn  # RFC 3168 6.1.2: said whenever the window was reduced, "for any reason"
         # What earlier acknowledgements of the same batch have delivered could not be replaced yet: that counts as
         # delivered in recovery, as it would have been sent before.
         loss.prr_delivered = used - flight
@@ -509,12 +513,3 @@ class Recovery(ForwardRto):
             self._black_hole(now)
         self.touch()
         self._arm()
-
-    def _black_hole(self, now: Micros) -> None:
-        """Full segments go unanswered and no "packet too big" came: try the size that every link must carry."""
-        if self.board[0].end - self.board[0].start >= self.mss > 1280 - 60 - 12:
-            # A guess, unlike what ICMPv6 says: kept for this peer alone, and by this session for good. Each try of a
-            # larger size would cost three timeouts.
-            self.ctx.pmtu.learn(self.pair[:16], 1280, now, whole_prefix=False)
-            self.peer_mss = min(self.peer_mss, 1280 - 60)
-            self._set_mss(now)

@@ -10,7 +10,7 @@ Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 from umuxstack.core.errors import Reason, SessionClosed
 from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.tcp import state as st
-from umuxstack.core.tcp.congestion.base import RECOVERY, RateSample
+from umuxstack.core.tcp.congestion.base import RateSample
 from umuxstack.core.tcp.emit import ECT0
 from umuxstack.core.tcp.short_way import ShortWay
 from umuxstack.core.tcp.tcb import HANDSHAKE, IN_FLIGHT, LARGEST, LOST, MORE, PERSIST, PROBE, PUSH, Loss, Sampled, Sent
@@ -151,7 +151,7 @@ class SendHalf(ShortWay):
         assert cc is not None
         loss = self.loss
         if loss is not None:
-            if loss.phase == RECOVERY and not cc.own_recovery:
+            if loss.steers(self.snd_una) and not cc.own_recovery:
                 return loss.window
             if not self.use_sack and loss.dup_acks:
                 # RFC 3042 and 5681 3.2: each of the first two duplicates lets one new segment go, and
@@ -288,7 +288,7 @@ class SendHalf(ShortWay):
         if self.quick_acks and (self.ack_due or (self.ack_now and seq >= -self.small)):
             self.quick_acks = 0  # data answers data, or the SYN-ACK: acknowledgements have something to ride on
         loss = self.loss
-        if loss is not None and loss.phase == RECOVERY:
+        if loss is not None and loss.steers(self.snd_una):
             loss.prr_out += stop - seq
         flags = wire.ACK
         if last and size:
@@ -353,7 +353,7 @@ class SendHalf(ShortWay):
         sent.state = IN_FLIGHT
         self.pipe += sent.end - sent.start
         loss = self.loss
-        if loss is not None and loss.phase == RECOVERY:
+        if loss is not None and loss.steers(self.snd_una):
             loss.prr_out += sent.end - sent.start
         flags = wire.ACK
         if sent.end > data_end:

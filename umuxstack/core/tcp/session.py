@@ -436,8 +436,9 @@ def open_session(
     policy: TcpPolicy,
     now: Micros,
     early: Buffer = b"",
+    echo: int = 0,
 ) -> SleepyConnection:
     """A session whose SYN goes out; `Connection.active`, with its handle."""
-    connection = SleepyConnection.active(ctx, pair, lease, *ports, policy, now, early)
+    connection = SleepyConnection.active(ctx, pair, lease, *ports, policy, now, early, echo)
     connection.handle = TcpSession(connection)
     return connection

@@ -23,7 +23,7 @@ from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.session.session import Session
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.accurate_ecn import RESERVED, AccurateEcn
-from umuxstack.core.tcp.congestion.base import CongestionControl, RateSample
+from umuxstack.core.tcp.congestion.base import RECOVERY, CongestionControl, RateSample
 from umuxstack.core.tcp.congestion.registry import find
 from umuxstack.core.tcp.isn import flow_label, initial_sequence_number, session_secret, timestamp_offset
 from umuxstack.core.units import NEVER, TCP, Micros
@@ -130,6 +130,7 @@ class Loss:
         "reo_until",
         "reordering",
         "sacked",
+        "steer_end",
         "undo_bytes",
         "undo_seq",
         "undo_ts",
@@ -146,6 +147,7 @@ class Loss:
         self.dup_acks = 0
         self.forward = 0  # F-RTO: see forward_rto.py
         self.window = 0  # what PRR allows in flight
+        self.steer_end = 0  # until this is acknowledged PRR steers though nothing was lost: `ecn_proportional`
         self.prr_delivered = 0
         self.prr_out = 0
         self.prr_flight = 0
@@ -161,6 +163,10 @@ class Loss:
         self.undo_ts = -1  # timestamp of the first retransmission: an older echo proves it needless
         self.undo_bytes = 0  # retransmitted and not yet reported as duplicate
         self.undo_until = 0  # how long after a recovery's end such reports still count
+
+    def steers(self, una: int) -> bool:
+        """Whether PRR decides what may be sent, and the congestion window does not grow."""
+        return self.phase == RECOVERY or (una < self.steer_end and not self.phase)
 
 
 class Urgent:
@@ -456,6 +462,15 @@ class Tcb(Session):
         the next sweep, and by our own packet's error if one is too large before that. 8201-5.3-2: later, larger again.
         """
         if self._full_segment(now) != self.mss:
+            self._set_mss(now)
+
+    def _black_hole(self, now: Micros) -> None:
+        """Full segments go unanswered and no "packet too big" came: try the size that every link must carry."""
+        if self.board[0].end - self.board[0].start >= self.mss > 1280 - 60 - 12:
+            # A guess, unlike what ICMPv6 says: kept for this peer alone, and by this session for good. Each try of a
+            # larger size would cost three timeouts.
+            self.ctx.pmtu.learn(self.pair[:16], 1280, now, whole_prefix=False)
+            self.peer_mss = min(self.peer_mss, 1280 - 60)
             self._set_mss(now)
 
     def finish(self, reason: Reason, now: Micros, successor: Receiver | None = None) -> None:
