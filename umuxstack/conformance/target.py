@@ -252,9 +252,8 @@ class Target(Ends):
         holder = mux.sessions.get(key)
         if isinstance(holder, Connection):
             raise AddressInUse("this four-tuple is in use")
-        echo = 0
-        if isinstance(holder, Quiet) and ports is not None and policy.stamp_survives:
-            echo = holder.ts_recent  # a port that was bound is never looked for, nor who had it
+        # A port that was looked for goes on with its timestamps, as Linux has it; RFC 7323 3.2 wants 0 in a SYN.
+        echo = holder.ts_recent if isinstance(holder, Quiet) and ports is not None else 0
         if holder is not None:
             holder.forget(self.now)  # type: ignore[attr-defined]  # a TIME-WAIT record gives way (RFC 6191)
         connection = open_session(

@@ -157,7 +157,6 @@ class TcpPolicy:
     soft_errors_abort: bool = True  # and so do "no route" and "address unreachable" (RFC 5461 4.1)
     transit_errors_abort: bool = True  # and so do "hop limit exceeded" and "unknown next header" (the same)
     tolerate_missing_timestamps: bool = False  # RFC 7323 3.2 says SHOULD drop
-    stamp_survives: bool = False  # a SYN in the place of TIME-WAIT echoes the last timestamp (Linux); RFC 7323 3.2: 0
     cork: bool = False  # TCP_CORK: nothing below a full segment is sent before the retransmission timeout
     delays_fin_ack: bool = False  # a FIN behind data that was acknowledged waits as a segment does
     answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)

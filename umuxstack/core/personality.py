@@ -57,7 +57,6 @@ LINUX: Final = TcpPolicy(
     ecn_asks=False,  # tcp_ecn = 2
     ect_everywhere=True,
     ecn_proportional=True,
-    stamp_survives=True,
 )
 
 FREEBSD: Final = TcpPolicy(

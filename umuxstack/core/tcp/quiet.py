@@ -89,7 +89,7 @@ class Quiet(Expiring):
     @property
     def ts_recent(self) -> int:
         """The peer's last timestamp."""
-        return _RECORD.unpack(self._packed)[9]
+        return int(_RECORD.unpack(self._packed)[9])
 
     @property
     def since(self) -> Micros:
