@@ -13,7 +13,7 @@ from umuxstack.core.tcp.accurate_ecn import CE, ECT0, ECT1, INITIAL, AccurateEcn
 from umuxstack.core.tcp.congestion.base import PHASES, UNLIMITED
 from umuxstack.core.tcp.seq import MASK
 from umuxstack.core.tcp.session import TcpSession
-from umuxstack.core.tcp.tcb import IN_FLIGHT, PERSIST
+from umuxstack.core.tcp.tcb import IN_FLIGHT, PERSIST, Tcb
 
 if TYPE_CHECKING:
     from umuxstack.conformance.calls import Calls
@@ -39,6 +39,7 @@ CONSTANTS: Final[dict[str, int]] = {
     "TCP_INFINITE_SSTHRESH": INFINITE,
 }
 _CA: Final = {"open": 0, "recovery": 3, "loss": 4}
+_CWR: Final = 2
 
 
 def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
@@ -55,14 +56,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     ended = session.ended and session.state != st.TIME_WAIT
     # Window scale counts as an option when both sides sent it; a scale of 0 is one, too.
     scaled = tcb.policy.window_scaling and tcb.rcv_wscale > 0
-    phase = 0
-    window = known.snd_cwnd
-    if tcb.loss is not None:
-        if tcb.loss.steers(tcb.snd_una) and not tcb.loss.phase:
-            phase, window = 2, tcb.loss.window  # a Linux's window is what PRR makes of it
-        phase = phase or _CA[PHASES[tcb.loss.phase]] or (1 if tcb.loss.sacked or tcb.loss.dup_acks else 0)
-    if not phase and tcb.cc is not None and tcb.cwr_due:
-        phase = 2
+    phase, window = _congestion(tcb)
     persisting = tcb.rto_kind == PERSIST
     # What was lost and sent again counts as lost until it is acknowledged.
     early = calls.target.early.get(session, 0)  # what had gone with a SYN, in vain, counts as well
@@ -104,6 +98,20 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     if calls.counts_octets:  # a Linux means something else by it: what the application has come to read in a round trip
         info["tcpi_rcv_space"] = known.rcv_wnd
     return info | _observed(calls, session)
+
+
+def _congestion(tcb: Tcb) -> tuple[int, int]:
+    """`TCP_CA_...`, and the congestion window in octets: under PRR for marks it is what that allows, as on a Linux."""
+    cc, loss = tcb.cc, tcb.loss
+    window = 0 if cc is None else cc.cwnd
+    phase = 0
+    if loss is not None:
+        if loss.steers(tcb.snd_una) and not loss.phase:
+            return _CWR, loss.window
+        phase = _CA[PHASES[loss.phase]] or (1 if loss.sacked or loss.dup_acks else 0)
+    if not phase and cc is not None and tcb.cwr_due:
+        phase = _CWR
+    return phase, window
 
 
 def _observed(calls: "Calls", session: TcpSession) -> dict[str, Value]:
