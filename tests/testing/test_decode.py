@@ -89,6 +89,15 @@ def test_icmp_errors_show_what_they_quote() -> None:
     checks.require(Seen(echo), checks.echo_reply(value=7 << 16 | 9, payload=b"data"))
 
 
+@pytest.mark.parametrize("last", [builders.routing(0, 0), builders.destination_options(), (51, bytes(11))])
+def test_an_error_may_quote_any_header_behind_a_fragment_header(last: builders.Extension) -> None:
+    """It was an AttributeError out of dpkt, with which some runs of the fuzzing fell."""
+    quoted = builders.ipv6(A, B, 59, b"", extensions=[builders.fragment_header(0, False, 9), last])
+    packet = builders.unreachable(B, quoted)
+    verify(packet)
+    assert Seen(packet).is_icmp
+
+
 @pytest.mark.parametrize(
     ("packet", "complaint"),
     [

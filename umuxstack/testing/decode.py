@@ -19,6 +19,9 @@ _TCP, _UDP, _ICMPV6 = 6, 17, 58
 _OPTION_LENGTHS: Final = {2: (4,), 3: (3,), 4: (2,), 5: (10, 18, 26, 34), 8: (10,), 28: (4,)}
 _FRAGMENT: Final = dpkt.ip6.IP6FragmentHeader
 
+# dpkt asks the last header for its offset where the first is a fragment header, and falls if that is another one.
+dpkt.ip6.IP6ExtensionHeader.frag_off = 0
+
 
 class UnsoundPacket(AssertionError):
     """A packet that no stack may send; the message says what is wrong with it, and shows it."""
