@@ -294,6 +294,15 @@ async def test_ping_into_silence_gives_none(pair: Pair) -> None:
     assert await pair.client.ping("2001:db8:2::404", count=2, timeout=0.5) == [None, None]
 
 
+@pytest.mark.parametrize("data", [bytearray(b"ask"), memoryview(b"ask")])
+async def test_an_open_ping_takes_any_buffer(pair: Pair, data: bytearray | memoryview) -> None:
+    """A compiled core takes bytes alone."""
+    async with pair.client.open_ping(SHARED) as ping:
+        reply = await ping.request(data)
+        assert reply is not None
+        assert reply.data == b"ask"
+
+
 async def test_an_open_ping_sends_and_receives_as_it_likes(pair: Pair) -> None:
     async with pair.client.open_ping(SHARED) as ping:
         sequences = [await ping.send(b"a"), await ping.send(b"b")]

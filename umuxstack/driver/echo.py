@@ -27,10 +27,12 @@ class UmuxPing(trio.abc.AsyncResource):
     def __repr__(self) -> str:
         return f"<UmuxPing {to_text(self.session.local)} to {to_text(self.session.remote)}>"
 
-    async def send(self, data: bytes = b"") -> int:
+    async def send(self, data: bytes | bytearray | memoryview = b"") -> int:
         """Sends one request; returns its sequence number."""
         await checkpoint_if_cancelled()
         self._check_open()
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
         sequence = self.session.send(data, self._pump.now())
         self._pump.kick()
         await cancel_shielded_checkpoint()
@@ -49,7 +51,7 @@ class UmuxPing(trio.abc.AsyncResource):
                 reply = self._take()
             return reply
 
-    async def request(self, data: bytes = b"", *, timeout: float = inf) -> EchoReply | None:
+    async def request(self, data: bytes | bytearray | memoryview = b"", *, timeout: float = inf) -> EchoReply | None:
         """Sends a request and waits for its reply, at most `timeout` seconds; None if none came."""
         sequence = await self.send(data)
         with trio.move_on_after(timeout):
