@@ -151,6 +151,8 @@ def read(packet: bytes) -> Seen:
             raise Unsound("UDP length or checksum field")
         return UdpDatagram(ip, sport, dport, upper[8:])
     kind, code, _, value = _ICMP.unpack_from(upper)
+    if kind < 128 and protocol == ICMPV6 and len(packet) > 1280:  # RFC 4443 2.4 (c)
+        raise Unsound(f"an ICMPv6 error of {len(packet)} octets; 1280 are the most")
     return IcmpMessage(ip, kind, code, value, upper[8:])
 
 
