@@ -36,6 +36,7 @@ from umuxstack.core.units import Micros
 FIRST_REMOTE_PORT: Final = 40_000
 ECHO_REPLIES: Final = (129, 0)  # RFC 4443 4.2, RFC 792; no other message that a stack sends has type 0
 _ECN: Final = {"noecn": 0, "ect1": 1, "ect0": 2, "ce": 3}
+LEAST_PIECE: Final = 64  # octets: no path is so narrow that a burst is cut into less
 
 
 @attrs.define(slots=True)
@@ -323,6 +324,7 @@ class Packets:
         plain = TcpFlags.PSH | TcpFlags.FIN
         return (
             isinstance(packet, wire.Segment)
+            and len(last.payload) >= LEAST_PIECE
             and len(packet.payload) > 0
             and packet.sequence == (whole.sequence + len(whole.payload)) & 0xFFFFFFFF
             and packet.ip.destination == whole.ip.destination
