@@ -30,8 +30,10 @@ class Marks(IcmpErrors):
             self.ce_seen = wire.ECE
             if size and not self.policy.delays_marked:  # marked ACKs that answered each other would never end
                 self.ack_now = True
-        if flags & wire.ECE and ack > self.ecn_point:
-            self._reduce(now)
+        if flags & wire.ECE:
+            if ack > self.ecn_point:
+                self._reduce(now)
+            self.cwnd_limited = False  # 6.1.2: it "SHOULD NOT increase the congestion window"
 
     def _reduce(self, now: Micros, delivered: int = 0) -> None:
         """The network is congested: as after a loss, but nothing needs to be sent again (RFC 3168 6.1.2).
