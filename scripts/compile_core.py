@@ -38,7 +38,7 @@ def modules(root: Path) -> list[str]:
 
 
 class CompileCore(BuildHookInterface[Any]):
-    """Adds the extension modules to the wheel; the sources stay beside them, for tracebacks and UMUX_CORE=python."""
+    """Adds the extension modules to the wheel; the sources stay beside them, for readers and UMUX_CORE=python."""
 
     @property
     def _wanted(self) -> bool:
