@@ -21,6 +21,7 @@ def test_octets_tell_where_they_stand() -> None:
     assert octets(3, 10) == octets(3 + PERIOD, 10)
 
 
+@pytest.mark.plain  # patches the core
 def test_a_retransmission_of_other_octets_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     slice_of = SendBuffer.slice
 
@@ -35,6 +36,7 @@ def test_a_retransmission_of_other_octets_is_noticed(monkeypatch: pytest.MonkeyP
     assert "octet 2000 of the stream" in outcome.message
 
 
+@pytest.mark.plain  # patches the core
 def test_octets_that_are_read_in_another_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     take = ReceiveBuffer.take
 

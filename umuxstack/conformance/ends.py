@@ -56,6 +56,7 @@ class Ends(ABC):
 
     burst: int = 0
     call_time: int = 0
+    wakes: int = -1  # how often somebody who waits was told that there is something for him; -1: not known
     keeps_octets: bool = False  # what is written is what `octets.py` says
 
     def cookie(self, name: bytes, flow: Flow) -> bytes:

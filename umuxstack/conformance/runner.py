@@ -41,6 +41,7 @@ from umuxstack.core.personality import personality
 from umuxstack.core.units import NEVER, Micros, seconds
 
 MAKES_DESCRIPTOR: Final = ("socket", "accept", "accept4", "open", "epoll_create", "epoll_create1")
+WOKEN: Final = ("read", "readv", "recv", "recvfrom", "recvmsg", "accept", "accept4", "connect")
 FINISH: Final = seconds(3600)  # for a blocking call without an end
 VERSIONS: Final = ("ipv4", "ipv4-mapped-ipv6", "ipv6")  # of --ip_version
 
@@ -78,6 +79,8 @@ class Pending:
     steps: Steps
     started: Micros
     ends: Micros | None  # when it should return
+    wakes: int  # until it began
+    waits: bool = False  # without an end of its own
     result: int | None = None
     error: CallError | None = None
     finished: Micros | None = None
@@ -373,7 +376,7 @@ class Runner:
 
     def _call(self, event: Event, call: SystemCall) -> None:
         ends = None if call.end is None else Micros(self.anchor - event.time.start + call.end)
-        pending = Pending(event, call, self.subject.start(call), self.target.now, ends)
+        pending = Pending(event, call, self.subject.start(call), self.target.now, ends, self.target.wakes)
         self.pending = pending
         if call.name == "silence":
             if ends is None:
@@ -407,6 +410,7 @@ class Runner:
         except CallError as error:
             pending.error = error
         else:
+            pending.waits = self.target.waits_until == NEVER
             return False
         pending.finished = self.target.now
         self.target.waits_until = NEVER
@@ -447,6 +451,9 @@ class Runner:
                 f"{call.name}() returns {pending.result}", [f"  → expected {wanted}", f"    actual   {pending.result}"]
             )
         assert pending.finished is not None
+        if call.name in WOKEN and pending.waits and pending.finished > pending.started:
+            if self.target.wakes == pending.wakes >= 0:
+                raise Mismatch(f"{call.name}() could return, but nobody who waits was told so")
         if pending.ends is not None and abs(pending.finished - pending.ends) > max(
             self.tolerance, int((pending.ends - pending.started) * self.setup.tolerance_percent / 100)
         ):

@@ -81,6 +81,7 @@ class Target(Ends):
         self.stack = Stack(config, self.entropy, self.now)
         if self.ipv4:  # a path of IPv4 may carry less than any of IPv6 does
             self.stack._ctx.pmtu.floor = self.stack._ingress.min_mtu = LEAST_MTU + LONGER_HEADER
+        self.wakes = 0
         self.spent: dict[TcpSession, Spent] = {}
         self.queues: dict[TcpSession, SendQueue] = {}
         self.orders: dict[TcpSession, Reordering] = {}
@@ -151,7 +152,7 @@ class Target(Ends):
             if self.link_up and self.queue_up:
                 for raw in finish(outgoing):
                     self._take(raw if self.translator is None else self._translated(self.translator, raw))
-        self.stack.take_ready()
+        self.wakes += len(self.stack.take_ready())
         self.stack.take_events()
         for session, notices in self.notices.items():
             notices.look(session, self.now)
