@@ -103,6 +103,9 @@ async def test_wrong_arguments_raise_before_anything_happens(pair: Pair) -> None
     assert list(pair.client.stack.sessions()) == []
 
 
+WRONG = (BadArgument, TypeError)  # what is no number at all is a TypeError of a compiled core
+
+
 async def test_what_is_no_number_and_no_bytes_is_refused_before_anything_happens(pair: Pair) -> None:
     """A port of 80.0 passed for one and failed when the EA was taken already, which nobody ever gave back; listeners
     took any. `bytes(3)` are three zeros, which is what `send_to(3, …)` sent."""
@@ -111,17 +114,17 @@ async def test_what_is_no_number_and_no_bytes_is_refused_before_anything_happens
     before = pair.client.stack.leftovers(), pair.client.stack.pool_statistics().issued
     for port in (80.0, "80", None, 1 << 16, -1):
         if port is not None:
-            with pytest.raises(BadArgument, match="port"):
+            with pytest.raises(WRONG, match=r"port|int"):
                 await client.connect(SHARED, port)
         for address in (None, "2001:db8:1::5"):
-            with pytest.raises(BadArgument, match="port"):
+            with pytest.raises(WRONG, match=r"port|int"):
                 await client.listen(port, address=address)
-            with pytest.raises(BadArgument, match="port"):
+            with pytest.raises(WRONG, match=r"port|int"):
                 await client.datagram_socket(address=address, port=port)
-        with pytest.raises(BadArgument, match="port"):
+        with pytest.raises(WRONG, match=r"port|int"):
             await taken.send_to(b"x", (SHARED, port))
     for backlog in (0, 1.5, "5", None):
-        with pytest.raises(BadArgument, match="backlog"):
+        with pytest.raises(WRONG, match=r"backlog|int"):
             await client.listen(80, backlog=backlog)
     for early in ("abc", 3, [1], None):
         with pytest.raises(TypeError):
