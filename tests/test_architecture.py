@@ -246,3 +246,36 @@ def test_no_class_of_the_core_declares_again_what_a_base_declares() -> None:
 
     assert "_listeners" in above(classes["Stack"])
     assert {name: again for name, node in classes.items() if (again := declared(node) & above(node))} == {}
+
+
+def patches_the_core(module: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions that hand a class of the core to `monkeypatch.setattr`."""
+    ours = {
+        alias.asname or alias.name
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("umuxstack.core.")
+        for alias in node.names
+        if alias.name[:1].isupper() and not alias.name.isupper()
+    }
+    for function in module.body:
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and node.args]
+            if any(ast.unparse(c.func) == "monkeypatch.setattr" and ast.unparse(c.args[0]) in ours for c in calls):
+                yield function
+
+
+def test_tests_that_patch_a_class_of_the_core_are_marked_plain() -> None:
+    """Compiled code does not call what is put there: `make test-fast` alone would notice, or nobody would."""
+    found = [
+        (name_of(path), function)
+        for part in ("core", "conformance", "driver", "sim")
+        for path in sources(ROOT / "tests" / part)
+        for function in patches_the_core(tree(path))
+    ]
+    assert found, "the search would find nothing"
+    unmarked = [
+        f"{name} {function.name}"
+        for name, function in found
+        if all(ast.unparse(mark) != "pytest.mark.plain" for mark in function.decorator_list)
+    ]
+    assert unmarked == []

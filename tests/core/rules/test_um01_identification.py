@@ -372,6 +372,7 @@ def test_a_client_on_a_shared_address_takes_an_ephemeral_port() -> None:
     end(wire)
 
 
+@pytest.mark.plain
 @pytest.mark.rule("UM-6.c")
 def test_unified_sessions_never_see_the_second_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:

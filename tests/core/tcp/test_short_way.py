@@ -60,6 +60,7 @@ def _conversation(seed: int) -> tuple[Said, list[TcpStatistics], dict[str, int]]
         return [(seen.time, seen.raw) for seen in net.sent], ended, server.stack.counters.snapshot()
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("seed", range(60))
 def test_the_short_ways_and_the_long_ones_say_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     short = _conversation(seed)
