@@ -426,6 +426,9 @@ def _algorithm(value: str) -> str:
     return _CONGESTION[value]
 
 
+_WORDS: Final = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+
+
 def _own_settings(text: str) -> Change:
     """`umux set name=value ...`: fields of TcpPolicy; times with a unit (`40ms`, `1s`, `5us`)."""
     change: Change = {}
@@ -439,7 +442,9 @@ def _own_settings(text: str) -> Change:
         if time:
             change[name] = int(float(time[1]) * {"us": 1, "ms": 1000, "s": 1_000_000}[time[2]])
         elif isinstance(default, bool):
-            change[name] = value in ("1", "true", "on")
+            if value.lower() not in _WORDS:
+                raise BadArgument(f"umux set: {word!r} says neither yes nor no")
+            change[name] = _WORDS[value.lower()]
         elif isinstance(default, str):
             change[name] = value
         else:
