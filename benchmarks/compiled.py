@@ -15,7 +15,6 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PLACE: Final = ROOT / "build" / "compiled"
 """Where `make fast` installs the package with its core compiled."""
 
-
 SUFFIX: Final = ", compiled"
 """What the names of its variants end in."""
 
@@ -23,6 +22,12 @@ SUFFIX: Final = ", compiled"
 def available() -> bool:
     """Whether a compiled core for this interpreter is there."""
     return bool(list(PLACE.glob(f"umuxstack__mypyc.{sys.implementation.cache_tag}-*.so")))
+
+
+def is_stale() -> bool:
+    """Whether a source is newer than the compiled core that is there."""
+    made = (PLACE / "stamp").stat().st_mtime
+    return any(path.stat().st_mtime > made for path in (ROOT / "umuxstack" / "core").rglob("*.py"))
 
 
 def run(channel: Channel, function: Callable[..., None], *args: Any) -> None:

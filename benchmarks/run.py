@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import report
+from benchmarks import compiled, report
 from benchmarks.catalogue import CATALOGUE, Measurement
 from benchmarks.harness import PYTCP, VARIANTS, Arena, Size
 from benchmarks.workers import WorkerFailed
@@ -120,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     if shown is not None:
         return finish(shown, old)
+    if compiled.available() and compiled.is_stale():
+        print("benchmarks: build/compiled is older than the sources; `make fast` compiles them anew", file=sys.stderr)
     size = size_of(options)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else FULL_ROUNDS)
     run = report.new_run(size, rounds)

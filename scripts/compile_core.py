@@ -1,9 +1,11 @@
 """Build hook: `UMUX_COMPILE=1 pip install .` compiles the core with mypyc (docs/speed.md). Without it, plain Python."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +14,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = Path("umuxstack/core")
 STAYS = "@attrs."  # mypyc cannot compile what attrs makes; such modules hold values, and little else
+NEEDED = (
+    "it takes a C compiler and Python's headers (Debian: gcc python3-dev); without UMUX_COMPILE the core is installed"
+    " as it is, in Python"
+)
 SETUP = """
 from mypyc.build import mypycify
 from setuptools import setup
@@ -50,6 +56,7 @@ class CompileCore(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if not self._wanted or version == "editable":
             return
+        self._check_tools()
         self._place = TemporaryDirectory(prefix="umux-compile-")
         place = Path(self._place.name)
         shutil.copytree(
@@ -70,13 +77,18 @@ class CompileCore(BuildHookInterface[Any]):
         )
         made = sorted(place.glob("*.so")) + sorted((place / PACKAGE).rglob("*.so"))
         if done.returncode or not made:
-            self.app.abort(
-                f"{done.stdout[-4000:]}\nthe core could not be compiled: see above. It takes a C compiler and Python's"
-                " headers (Debian: gcc python3-dev); without UMUX_COMPILE the plain Python core is installed"
-            )
+            self.app.abort(f"{done.stdout[-4000:]}\nthe core could not be compiled: see above; {NEEDED}")
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         build_data["force_include"].update({str(path): str(path.relative_to(place)) for path in made})
+
+    def _check_tools(self) -> None:
+        """Says what is missing before a minute has gone."""
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+        header = Path(sysconfig.get_path("include"), "Python.h")
+        for there, what in ((shutil.which(compiler), compiler), (header.exists(), str(header))):
+            if not there:
+                self.app.abort(f"the core cannot be compiled: {what} is not there; {NEEDED}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self._wanted and version != "editable":
