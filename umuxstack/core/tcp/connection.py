@@ -250,9 +250,8 @@ class Connection(Marks):
                 if not ignored and self._may_challenge(now):
                     self._send_ack(now)
                 return
-            self.heard_at = (
-                now  # a sign of life (RFC 1122 4.2.3.6), and not before: all that was refused anybody can send
-            )
+            # A sign of life (RFC 1122 4.2.3.6), and not before: all that was refused anybody can send.
+            self.heard_at = now
             delivered, stamp = self.delivered, self.ts_recent
             self._take_stamp(options, seq, now)
             if ack >= self.snd_una:
