@@ -19,7 +19,6 @@ from tests.core.scene import (
     service,
     state_of,
 )
-from umuxstack.core import is_compiled
 from umuxstack.core.address import lease
 from umuxstack.core.address.lease import EVENT_NAMES, STATE_NAMES, TRANSITIONS, Lease
 from umuxstack.core.config import PoolPolicy
@@ -385,6 +384,6 @@ def test_a_time_wait_record_takes_under_200_bytes() -> None:
     assert isinstance(record, Quiet)
     size = sys.getsizeof(record) + sys.getsizeof(record._packed)
     size += sys.getsizeof(session.pair)
-    assert size < (208 if is_compiled() else 200)  # a compiled object has a pointer more
+    assert size < 200
     assert wire.stack.leftovers()["timers"] == 0  # it needs no timer of its own
     end(wire)

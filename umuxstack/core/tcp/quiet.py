@@ -22,9 +22,12 @@ from umuxstack.core.wire import tcp as wire
 from umuxstack.core.wire import tcp_options
 from umuxstack.core.wire.checksum import checksum_ok, pseudo_sum
 
-# until, duration, flags, hop limit, local and remote port, window, snd_nxt, rcv_nxt, ts_recent
-_RECORD: Final = Struct(">qqBBHHHIII")
-_FLAGS_AT: Final = 16
+# Its end, flags and hop limit in one; duration in seconds; local and remote port, window, snd_nxt, rcv_nxt, ts_recent.
+# A duration of half precision is off by 1/4096 at most, and exact for whole seconds up to half an hour.
+_RECORD: Final = Struct(">qeHHHIII")
+_UNTIL: Final = 11  # bits before the end: three flags, eight of hop limit
+_FLAGS_AT: Final = 6
+_MOST: Final = 65504  # seconds
 _RESET: Final = 1
 _OWNS_LEASE: Final = 2
 _TIMESTAMPS: Final = 4
@@ -62,8 +65,9 @@ class Quiet(Expiring):
         self.pair = pair
         self.lease = lease
         flags = reset * _RESET | owns_lease * _OWNS_LEASE | timestamps * _TIMESTAMPS
+        end = (now + duration) << _UNTIL | flags << 8 | hop_limit
         self._packed = _RECORD.pack(
-            now + duration, duration, flags, hop_limit, *ports, window, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
+            end, min(duration / 1e6, _MOST), *ports, window, snd_nxt & MASK, rcv_nxt & MASK, ts_recent
         )
 
     @property
@@ -89,20 +93,23 @@ class Quiet(Expiring):
     @property
     def ts_recent(self) -> int:
         """The peer's last timestamp."""
-        return int(_RECORD.unpack(self._packed)[9])
+        return int(_RECORD.unpack(self._packed)[7])
 
     @property
     def since(self) -> Micros:
         """When it began, or began anew."""
-        until, duration = _RECORD.unpack(self._packed)[:2]
-        return Micros(until - duration)
+        return Micros(self.expires() - self._duration)
 
     @property
     def ports(self) -> tuple[int, int]:
-        return _RECORD.unpack(self._packed)[4:6]
+        return _RECORD.unpack(self._packed)[2:4]
 
     def expires(self) -> Micros:
-        return Micros(_RECORD.unpack(self._packed)[0])
+        return Micros(_RECORD.unpack(self._packed)[0] >> _UNTIL)
+
+    @property
+    def _duration(self) -> Micros:
+        return Micros(round(_RECORD.unpack(self._packed)[1] * 1e6))
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -118,7 +125,8 @@ class Quiet(Expiring):
         if not csum_ok and not checksum_ok(buf, base, offset, end, TCP):
             drops[Drop.BAD_CHECKSUM] += 1
             return
-        _, _, kind, _, local_port, remote_port, _, _, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        _, _, local_port, remote_port, _, _, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        kind = self._packed[_FLAGS_AT]
         reset, timestamps = bool(kind & _RESET), bool(kind & _TIMESTAMPS)
         sport, dport, seq, ack, bits, _, _, _ = wire.FIELDS.unpack_from(buf, offset)
         flags = bits & 0x3F
@@ -151,7 +159,7 @@ class Quiet(Expiring):
 
     def _in_time_wait(self, buf: bytes, offset: int, end: int, seq: int, ack: int, bits: int, now: Micros) -> None:
         """RFC 9293 3.10.7.4, TIME-WAIT: what comes from the old connection's peer, RST apart."""
-        _, _, kind, _, _, _, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        _, _, _, _, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
         tcp = self._ctx.config.tcp
         flags = bits & 0x3F
         first = unwrap(seq, rcv_nxt)
@@ -171,15 +179,15 @@ class Quiet(Expiring):
         # remote FIN. Acknowledge it, and restart the 2 MSL timeout."
         if flags & (wire.FIN | wire.SYN | wire.ACK) == wire.FIN | wire.ACK and last + 1 == rcv_nxt:
             options = tcp_options.parse(buf, offset + 20, offset + (bits >> 12) * 4)
-            if not kind & _TIMESTAMPS or (options.timestamp and (options.tsval - ts_recent) & MASK < 0x80000000):
+            if not self.had_timestamps or (options.timestamp and (options.tsval - ts_recent) & MASK < 0x80000000):
                 self._restart(now)  # nobody else's: it has the FIN's number, and is no older than the FIN
         self._acknowledge(now)
 
     def _acknowledge(self, now: Micros) -> None:
-        _, _, kind, _, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
+        _, _, local_port, remote_port, window, snd_nxt, rcv_nxt, ts_recent = _RECORD.unpack(self._packed)
         secret = session_secret(self._ctx.entropy, self.pair, local_port << 16 | remote_port)
         tsval = (now // 1000 + timestamp_offset(secret)) & MASK  # the session's own clock
-        options = tcp_options.timestamp(tsval, ts_recent) if kind & _TIMESTAMPS else b""
+        options = tcp_options.timestamp(tsval, ts_recent) if self.had_timestamps else b""
         self._send(wire.ACK, snd_nxt, rcv_nxt, options, window)
 
     def _is_newer(self, options: tcp_options.Options, seq: int, rcv_nxt: int, timestamps: bool, ts_recent: int) -> bool:
@@ -196,20 +204,20 @@ class Quiet(Expiring):
 
     def _restart(self, now: Micros) -> None:
         ctx = self._ctx
-        until, duration, *_ = _RECORD.unpack(self._packed)
+        duration = self._duration
         timer = ctx.restarted.get(self)
         if timer is None:
-            timer = ctx.restarted[self] = Restart(ctx, self, Micros(until + (LONGEST - 1) * duration))
+            timer = ctx.restarted[self] = Restart(ctx, self, Micros(self.expires() + (LONGEST - 1) * duration))
         ctx.timers.arm(timer, min(Micros(now + duration), timer.latest))
 
     def _send(self, flags: int, seq: int, ack: int, options: bytes, window: int) -> None:
         ctx = self._ctx
         pair = self.pair
-        _, _, _, hop_limit, local_port, remote_port, *_ = _RECORD.unpack(self._packed)
+        end, _, local_port, remote_port, *_ = _RECORD.unpack(self._packed)
         length = 20 + len(options)
         flow = flow_label(session_secret(ctx.entropy, pair, local_port << 16 | remote_port))  # the session's own
         header = wire.build(
-            0x60000000 | flow, length, TCP, hop_limit, pair[16:], pair[:16], local_port, remote_port,
+            0x60000000 | flow, length, TCP, end & 0xFF, pair[16:], pair[:16], local_port, remote_port,
             seq, ack, (5 + len(options) // 4) << 12 | flags, window,
             pseudo_sum(pair, length, TCP), 0,
         )  # fmt: skip
