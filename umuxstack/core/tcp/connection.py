@@ -169,7 +169,7 @@ class Connection(Marks):
                 if state >= st.ESTABLISHED and not self.policy.tolerate_missing_timestamps:
                     drops[Drop.PAWS] += 1
                     return
-            elif (options.tsval - self.ts_recent) & MASK >= 0x80000000 and now - self.ts_recent_at < _PAWS_IDLE:
+            elif (options.tsval - self.ts_recent) & MASK > 0x80000000 and now - self.ts_recent_at < _PAWS_IDLE:
                 drops[Drop.PAWS] += 1
                 if self._may_challenge(now) or size:
                     self._send_ack(now)

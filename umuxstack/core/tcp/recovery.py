@@ -142,8 +142,8 @@ class Recovery(ForwardRto):
         if now >= loss.reo_until:  # RFC 8985 6.2 step 4: widen once per round trip
             loss.reo_mult = min(loss.reo_mult + 1, 16)
             loss.reo_until = now + self.srtt
-        loss.reordering = True
-        if loss.undo_bytes > 0:
+        if loss.undo_bytes > 0:  # else nothing of it was sent twice, and the order was as it should be
+            loss.reordering = True
             loss.undo_bytes -= block[1] - block[0]
             if loss.undo_bytes <= 0 and (loss.phase != OPEN or now <= loss.undo_until):
                 self._undo(loss, now)
