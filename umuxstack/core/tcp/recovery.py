@@ -208,7 +208,8 @@ class Recovery(ForwardRto):
         if loss.phase != OPEN and self.snd_una >= loss.point:
             self._repaired(loss, now)
         if loss.lost > lost_before and loss.phase == OPEN:
-            self._enter_recovery(loss, before, delivered, now)
+            # RFC 6937 3: "1 SMSS on duplicate acknowledgements" without SACK; the third of them is the first in recovery.
+            self._enter_recovery(loss, before, delivered if self.use_sack else max(delivered, self.mss), now)
         elif loss.steers(ack) and (delivered or duplicate):
             self._proportional(loss, delivered, ack > una and loss.lost <= lost_before)
         if loss.lost:
