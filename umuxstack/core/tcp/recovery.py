@@ -142,8 +142,9 @@ class Recovery(ForwardRto):
         if now >= loss.reo_until:  # RFC 8985 6.2 step 4: widen once per round trip
             loss.reo_mult = min(loss.reo_mult + 1, 16)
             loss.reo_until = now + self.srtt
-        if loss.undo_bytes > 0:  # else nothing of it was sent twice, and the order was as it should be
+        if self.retransmits:  # else the network duplicated, and that says nothing of the order
             loss.reordering = True
+        if loss.undo_bytes > 0:
             loss.undo_bytes -= block[1] - block[0]
             if loss.undo_bytes <= 0 and (loss.phase != OPEN or now <= loss.undo_until):
                 self._undo(loss, now)
@@ -208,7 +209,7 @@ class Recovery(ForwardRto):
         if loss.phase != OPEN and self.snd_una >= loss.point:
             self._repaired(loss, now)
         if loss.lost > lost_before and loss.phase == OPEN:
-            # RFC 6937 3: "1 SMSS on duplicate acknowledgements" without SACK; the third of them is the first in recovery.
+            # RFC 6937 3: without SACK "1 SMSS on duplicate acknowledgements"; the third is the first in recovery.
             self._enter_recovery(loss, before, delivered if self.use_sack else max(delivered, self.mss), now)
         elif loss.steers(ack) and (delivered or duplicate):
             self._proportional(loss, delivered, ack > una and loss.lost <= lost_before)
