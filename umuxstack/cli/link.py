@@ -94,12 +94,13 @@ async def _run(
 
     patch: Patch
     async with open_cable(*ends, a_to_b=faults[0], b_to_a=faults[1], mtu=arguments.mtu) as patch:
-        if not arguments.json:
-            output.say(f"{arguments.a} <-> {arguments.b}: carrying packets; Ctrl-C ends it")
         with (
             trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
             trio.move_on_after(math.inf if arguments.seconds is None else arguments.seconds),
         ):
+            # Only now: whoever reads this may send the signal at once.
+            if not arguments.json:
+                output.say(f"{arguments.a} <-> {arguments.b}: carrying packets; Ctrl-C ends it")
             async for _ in signals:
                 break
         return patch.statistics()

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -155,8 +156,6 @@ def _nc_listen(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _patience(arguments: argparse.Namespace, what: str) -> Any:
     """Ends the wait inside after --wait, by a signal: it may be in any system call."""
-    import signal
-
     from umuxstack.cli import values
 
     def give_up(_signal: int, _frame: object) -> None:
