@@ -58,7 +58,16 @@ def test_the_environment_asks_for_the_sources() -> None:
 def test_another_word_in_the_environment_is_an_error_that_says_which_there_are() -> None:
     done = ask("pyhton")
     assert done.returncode
-    assert "UMUX_CORE is 'pyhton' in the environment; it is 'python', or not set" in done.stderr
+    assert "UMUX_CORE is 'pyhton' in the environment; unset it, or set it to 'python'" in done.stderr
+
+
+def test_and_the_command_line_says_just_that() -> None:
+    """Every command ended in a traceback of twenty lines, `umux --help` and `umux doctor` as well."""
+    for command in (["--help"], ["version"], ["ss"], ["up", "--prefix", "2001:db8::/64"], ["demo"]):
+        done = run("pyhton", "import sys; from umuxstack.cli import main; sys.exit(main())", *command)
+        assert done.returncode == 2
+        assert done.stderr == "umux: UMUX_CORE is 'pyhton' in the environment; unset it, or set it to 'python'\n"
+        assert not done.stdout
 
 
 def test_a_compiled_core_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Users' mistakes become a sentence, never a traceback."""
     from umuxstack.cli import common
-    from umuxstack.cli.parser import parse
 
     try:
+        from umuxstack.cli.parser import parse
+
         arguments = parse(sys.argv[1:] if argv is None else argv)
         code: int = arguments.run(arguments)
         sys.stdout.flush()

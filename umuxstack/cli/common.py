@@ -108,6 +108,9 @@ def running_stack(arguments: argparse.Namespace) -> Iterator["Client"]:
 
 def explain(error: Exception) -> Failure | None:
     """The failure in words; None for an error that is a bug of ours."""
+    if type(error) is ImportError and error.name == "umuxstack.core":  # UMUX_CORE names none: nothing else loads
+        return Failure(str(error), code=USAGE)
+
     from umuxstack.control.layout import ProtocolError
     from umuxstack.control.place import BadPlace, PlaceError
     from umuxstack.control.protocol import Busy, Forbidden, NoStack, SessionFailed, StackBug, WrongVersion

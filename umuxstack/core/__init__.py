@@ -36,4 +36,4 @@ _wanted = os.environ.get("UMUX_CORE", "")
 if _wanted == "python":
     sys.meta_path.insert(0, _Sources())
 elif _wanted:
-    raise ImportError(f"UMUX_CORE is {_wanted!r} in the environment; it is 'python', or not set")
+    raise ImportError(f"UMUX_CORE is {_wanted!r} in the environment; unset it, or set it to 'python'", name=__name__)
