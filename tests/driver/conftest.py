@@ -1,6 +1,7 @@
 """Two hosts in one process, on virtual time; and no test passes while the core has met a bug."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,20 @@ class Pair:
             return ours, await listener.accept()
 
 
-@pytest.fixture(params=["super-segments", "plain packets"])
-async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    left, right = fake_wire(offload=request.param == "super-segments")
+@asynccontextmanager
+async def two_hosts(*, offload: bool = True) -> AsyncIterator[Pair]:
+    left, right = fake_wire(offload=offload)
     async with (
         Host(left, config(CLIENT_PREFIX), seed=b"client") as client,
         Host(right, config(SERVER_PREFIX, SHARED), seed=b"server") as server,
     ):
         yield Pair(client, server, left, right)
+
+
+@pytest.fixture(params=["super-segments", "plain packets"])
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    async with two_hosts(offload=request.param == "super-segments") as hosts:
+        yield hosts
 
 
 @pytest.fixture(autouse=True)

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, overload
 import trio
 from trio.lowlevel import checkpoint
 
-from umuxstack.core.errors import LocalError, Reason
+from umuxstack.core.errors import Reason
 from umuxstack.core.udp.datagram import Datagram
 from umuxstack.core.units import UNSPECIFIED, Address
 from umuxstack.core.wire.address import LOOPBACK, to_text
-from umuxstack.driver.addresses import to_address
 from umuxstack.driver.ancillary import Ancillary, chosen_source, told
 from umuxstack.driver.datagrams import UmuxDatagramSocket
 from umuxstack.driver.errno_map import REASON_ERRNO, os_error, os_errors
 from umuxstack.driver.listeners import UmuxListener
+from umuxstack.driver.resolving import resolve
 from umuxstack.driver.socket_options import SocketOptions
 from umuxstack.driver.streams import UmuxStream
 
@@ -141,10 +141,10 @@ class UmuxSocket(trio.socket.SocketType):
         return to_text(address), port or self._host.config.fixed_port, 0, 0
 
     def getpeername(self) -> SocketAddress:
+        """As the kernel's: a connection that has ended has no peer, whoever ended it."""
         self._check_open()
-        if self._stream is not None:
-            session = self._stream.session
-            return to_text(session.remote), session.remote_port, 0, 0
+        if self._stream is not None and not self._stream.session.ended:
+            return _name(self._stream)
         if self._peer is not None:
             return to_text(self._peer[0]), self._peer[1], 0, 0
         raise os_error(errno.ENOTCONN)
@@ -237,8 +237,7 @@ class UmuxSocket(trio.socket.SocketType):
             if self._closed:
                 raise
             raise os_error(errno.EINVAL, "not listening any more") from None
-        accepted = self._host.socket_factory.wrap(stream, self.options)
-        return accepted, accepted.getpeername()
+        return self._host.socket_factory.wrap(stream, self.options), _name(stream)
 
     async def connect(self, address: Any) -> None:
         self._check_open()
@@ -255,19 +254,21 @@ class UmuxSocket(trio.socket.SocketType):
             raise os_error(errno.ECONNREFUSED, "nobody can be reached there")
         source = None if self._bound is None or self._bound[0] == UNSPECIFIED else self._bound[0]
         stream: UmuxStream | None = None
-        self._connecting = trio.CancelScope()
+        self._connecting = attempt = trio.CancelScope()
         try:
-            with self._connecting, os_errors():
+            with attempt, os_errors():
                 stream = await self._host.connect_packed(peer, port, source=source, policy=self.options.policy)
         except trio.Cancelled:
             self.close()  # as trio's own: what a cancelled connect has done is not known
             raise
         finally:
             self._connecting = None
-        if self._closed or stream is None:
+        if stream is None or attempt.cancel_called:  # by `close` or `shutdown`
             if stream is not None:
                 stream.close()
-            raise trio.ClosedResourceError("this socket was closed")
+            if self._closed:
+                raise trio.ClosedResourceError("this socket was closed")
+            raise os_error(errno.ECONNRESET, "it was shut down meanwhile")
         self.attach(stream)
 
     def attach(self, stream: UmuxStream, inherited: SocketOptions | None = None) -> None:
@@ -299,22 +300,27 @@ class UmuxSocket(trio.socket.SocketType):
     # closing
 
     def shutdown(self, flag: int) -> None:
+        """As the kernel's: it also ends an attempt to connect, and listening; what has ended is not connected."""
         self._check_open()
         if flag not in (stdlib.SHUT_RD, stdlib.SHUT_WR, stdlib.SHUT_RDWR):
             raise os_error(errno.EINVAL)
-        if self._listener is not None:
-            self._listener.close()
-            return
-        if self._stream is None:
-            if self._peer is None:
-                raise os_error(errno.ENOTCONN)
-            return
-        if flag != stdlib.SHUT_WR:
-            self._stream.end_reading()
-        if flag != stdlib.SHUT_RD:
-            with os_errors():
-                self._stream.send_eof_nowait()
-            self._wrote_eof = True
+        if self._connecting is not None and not self._connecting.cancel_called:
+            self._connecting.cancel()
+        elif self._listener is not None:
+            if flag != stdlib.SHUT_WR:  # a listener writes nothing; it may listen again afterwards
+                self._listener.close()
+                self._listener = None
+        elif self._stream is not None and not self._stream.session.ended:
+            if flag != stdlib.SHUT_WR:
+                self._stream.end_reading()
+            if flag != stdlib.SHUT_RD:
+                with os_errors():
+                    self._stream.send_eof_nowait()
+                self._wrote_eof = True
+        elif self._peer is not None:
+            self._wrote_eof |= flag != stdlib.SHUT_RD  # datagrams arrive all the same
+        else:
+            raise os_error(errno.ENOTCONN)
 
     def close(self) -> None:
         """As the kernel: what was sent is still delivered, unless SO_LINGER says 0 seconds."""
@@ -460,8 +466,10 @@ class UmuxSocket(trio.socket.SocketType):
         data = buffer if isinstance(buffer, bytes) else memoryview(buffer).cast("B")
         self._check_open()
         _check_flags(flags & ~stdlib.MSG_PEEK)
+        if self._wrote_eof:
+            raise os_error(errno.EPIPE)
         if self._type == stdlib.SOCK_STREAM:
-            if self._stream is None or self._wrote_eof:
+            if self._stream is None:
                 raise os_error(errno.EPIPE)
             try:
                 with os_errors():
@@ -490,22 +498,11 @@ class UmuxSocket(trio.socket.SocketType):
             raise os_error(errno.EOPNOTSUPP)
 
     async def _resolve(self, address: Any, *, local: bool) -> tuple[Address, int]:
-        """(host, port[, flow, scope]) as packed address and number; names go through trio's resolver."""
-        if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
-            raise ValueError("address should be a (host, port, [flowinfo, [scopeid]]) tuple")
-        host, port, *_ = address
-        if isinstance(port, int) and not 0 <= port <= 0xFFFF:
-            raise OverflowError("port must be 0-65535")
-        if isinstance(port, int) and isinstance(host, str):
-            try:
-                return to_address(host), port
-            except LocalError:
-                pass  # a name, or ""
-        flags = stdlib.AI_PASSIVE if local else 0
-        found = await trio.socket.getaddrinfo(host or None, port, stdlib.AF_INET6, self._type, self._proto, flags)
-        name, number = found[0][4][:2]
-        assert isinstance(name, str), "numeric addresses of AF_INET6 are text"
-        return to_address(name), int(number)
+        return await resolve(address, self._type, self._proto, local=local)
+
+
+def _name(stream: UmuxStream) -> SocketAddress:
+    return *stream.remote_address, 0, 0
 
 
 def _sender(datagram: Datagram | None) -> SocketAddress | None:
