@@ -6,6 +6,7 @@ from pathlib import Path
 import dpkt
 import pytest
 
+import umuxstack.testing
 from umuxstack.core.errors import Reason
 from umuxstack.core.events import EventKind
 from umuxstack.core.tcp import state as st
@@ -31,6 +32,15 @@ def transfer(net: Network, client: Host, server: Host, data: bytes) -> tuple[Tra
     net.run_until(lambda: sender.done and bool(received.apps) and received.apps[0].done)  # type: ignore[attr-defined]
     server.close(door)
     return sender, received
+
+
+def test_what_a_simulation_needs_first_is_found_where_the_readme_says() -> None:
+    """`umuxstack.testing.Network` was written there and did not exist."""
+    assert umuxstack.testing.Network is Network
+    for name in umuxstack.testing.__all__:
+        assert getattr(umuxstack.testing, name).__name__ == name
+    with pytest.raises(AttributeError, match="Netwrok"):
+        umuxstack.testing.Netwrok  # noqa: B018
 
 
 def test_two_hosts_meet_talk_and_leave_nothing_behind() -> None:
