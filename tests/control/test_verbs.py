@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -287,6 +288,21 @@ async def test_a_session_that_ends_while_a_list_is_sent_is_still_told(scene: Sce
         assert len(list(leases)) >= 2
         for _ in streams:
             await (await far.accept()).aclose()
+
+
+@pytest.mark.parametrize("window", [-5, 1 << 70, 20_000.5, float("inf"), float("nan")])
+async def test_a_window_that_cannot_be_spoils_no_list(scene: Scene, window: float) -> None:
+    """A user's congestion control set its window to -5: `umux ss` showed nobody's sessions any more."""
+    async with await scene.peer.listen(80, address=PEER_SHARED) as far, scene.client() as client:
+        stream = await scene.host.connect(PEER_SHARED, 80)
+        control = stream.session.tcb.cc
+        assert control is not None
+        with suppress(TypeError):  # compiled, the core refuses what is no integer at once
+            control.cwnd = control.ssthresh = window  # type: ignore[assignment]
+        (row,) = await client.list(Sessions())
+        assert 0 <= row.cwnd < NEVER
+        stream.abort()
+        await (await far.accept()).aclose()
 
 
 async def test_pool_status_and_statistics(scene: Scene) -> None:

@@ -166,8 +166,8 @@ def _session(session: AnySession, *, hidden: bool) -> SessionRow:
         min_rtt=Micros(tcp.min_rtt if tcp else 0),
         rto=Micros(tcp.rto if tcp else 0),
         mss=tcp.snd_mss if tcp else 0,
-        cwnd=tcp.snd_cwnd if tcp else 0,
-        ssthresh=tcp.snd_ssthresh if tcp and tcp.snd_ssthresh < NEVER else 0,
+        cwnd=_window(tcp.snd_cwnd) if tcp else 0,
+        ssthresh=_window(tcp.snd_ssthresh) if tcp else 0,
         in_flight=tcp.in_flight if tcp else 0,
         lost=tcp.lost if tcp else 0,
         retransmitted=tcp.total_retrans if tcp else 0,
@@ -187,6 +187,11 @@ def _session(session: AnySession, *, hidden: bool) -> SessionRow:
         congestion=printable(tcp.congestion, _WORD) if tcp else "",
         label=printable(lease.label, _LABEL),
     )
+
+
+def _window(size: float) -> int:
+    """A window as a field can hold it: a user's congestion control sets it, to what it likes. No limit is 0."""
+    return int(size) if 0 <= size < NEVER else 0
 
 
 def pool(stack: Stack) -> PoolRow:
