@@ -245,6 +245,7 @@ def test_commands_of_a_running_stack(umux: Umux, stack: RunningStack, tmp_path: 
         ("replay nowhere", "nowhere: No such file"),
         ("replay folder", "folder: Is a directory"),
         ("replay notes.txt", "damaged"),
+        ("replay noise --cc nowhere.py:Mine", "there is no file 'nowhere.py'"),
         ("replay noise", "noise: line 1 is damaged"),
         ("plot noise", "noise"),
         ("drill nowhere", "no file or directory"),

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.core.tcp.congestion.simulation import MSS
+from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.tcp.congestion.registry import make
 from umuxstack.core.units import Micros
 from umuxstack.driver.congestion_loader import load_spec, register_spec
+from umuxstack.testing import Network
 
 APPS = Path(__file__).parents[2] / "apps"
 
@@ -71,6 +73,8 @@ def test_a_missing_file_and_a_missing_class_are_told_apart(tmp_path: Path) -> No
         ("import no_such_module_anywhere\n", "running the file fails: ModuleNotFoundError"),
         (HEAD + "    def on_ack(self, acked): pass\n", r"Mine\.on_ack\(self, acked\).*TCP calls on_ack"),
         (HEAD + "    def increase(self, acked, rtt, now): self.cwnd += 0.5\n", "whole bytes|int object expected"),
+        (HEAD + "    async def increase(self, acked, rtt, now): pass\n", "increase is no plain function"),
+        (HEAD + "    def on_idle(self, idle, rto): yield\n", "on_idle is no plain function"),
     ],
 )
 def test_each_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -93,3 +97,32 @@ def test_loading_leaves_no_module_behind(tmp_path: Path) -> None:
     )
     load_spec(written(tmp_path, text + "\n    pass\n"))
     assert not [name for name in set(sys.modules) - before if "mine" in name]
+
+
+def test_a_file_that_ends_the_program_is_told_so(tmp_path: Path) -> None:
+    """SystemExit went through: `umux up` ended without a word, with whatever code the file chose."""
+    with pytest.raises(BadArgument, match=r"running the file fails: SystemExit: 3"):
+        load_spec(written(tmp_path, "import sys\nsys.exit(3)\n"))
+
+
+@pytest.mark.parametrize("name", ["5", "('a', 'b')", "'a b'", "'red \\x1b[31m'", "'wide\\u00e9'"])
+def test_a_name_that_nobody_could_ask_for_is_refused(tmp_path: Path, name: str) -> None:
+    """A number as name ended `umux up` with a TypeError in a comparison; control characters reached the terminal."""
+    registered: dict[str, type] = {}
+    with pytest.raises(BadArgument, match="its name is a word of printable ASCII"):
+        register_spec(written(tmp_path, HEAD + f"    name = {name}\n"), registered)
+    assert registered == {}
+
+
+def test_a_session_says_the_name_by_which_its_algorithm_was_picked(tmp_path: Path) -> None:
+    """Of a class without `name` it said none, and of one made out of Cubic "cubic"."""
+    for base in ("CongestionControl", "Cubic"):
+        text = HEAD.replace("class", "from umuxstack.core.tcp.congestion.cubic import Cubic\nclass")
+        spec = written(tmp_path, text.replace("Mine(CongestionControl)", f"Mine({base})") + "    beta = 0.9\n")
+        registered: dict[str, type] = {}
+        assert register_spec(spec, registered) == "mine"
+        net = Network(seed=1)
+        server, client = net.hosts("server", "client", congestion=registered, tcp=TcpPolicy(congestion="mine"))
+        session = client.connect(server.das(server.listen()).address)
+        net.run_until_idle()
+        assert session.statistics().congestion == "mine"

@@ -3,12 +3,14 @@
 from pathlib import Path
 from socket import AF_INET6, SO_RCVBUF, SOCK_STREAM, SOL_SOCKET
 
+import attrs
 import pytest
 import trio
 
+from apps.aimd_cc import Aimd
 from tests.driver.conftest import CLIENT_PREFIX, SERVER_PREFIX, SHARED, config
 from tests.driver.wires import fake_wire
-from umuxstack.core.config import StackConfig
+from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import AddressNotOurs
 from umuxstack.core.stack import Stack
@@ -137,3 +139,25 @@ async def test_what_is_set_on_a_listener_and_tails_and_records_repeat_too(tmp_pa
                         server.kick()
                         assert await stream.receive_some() == b"and so on"
     assert replay(tmp_path / "run.jsonl").difference is None
+
+
+@pytest.mark.plain
+async def test_a_run_with_an_algorithm_of_ones_own_repeats_with_it_and_says_if_it_is_missing(tmp_path: Path) -> None:
+    """It could not be recorded at all: just what a researcher wants to see once more."""
+    algorithms: dict[str, type] = {"aimd": Aimd}
+    left, right = fake_wire()
+    async with Host(left, config(CLIENT_PREFIX)) as client:
+        with Recorder(tmp_path / "run.jsonl") as recorder:
+            tuned = attrs.evolve(config(SERVER_PREFIX, SHARED), tcp=TcpPolicy(congestion="aimd"))
+            async with (
+                Host(right, tuned, congestion=algorithms, recorder=recorder) as server,
+                await server.listen(80, address=SHARED) as listener,
+                await client.connect(SHARED, 80) as stream,
+                await listener.accept() as accepted,
+            ):
+                await accepted.send_all(bytes(100_000))
+                await accepted.send_eof()
+                assert len(b"".join([part async for part in stream])) == 100_000
+    with pytest.raises(NotARecording, match="'aimd': say where it is"):
+        replay(tmp_path / "run.jsonl")
+    assert replay(tmp_path / "run.jsonl", algorithms).difference is None

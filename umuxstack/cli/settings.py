@@ -188,12 +188,8 @@ def _check_place(given: dict[str, Any], config: StackConfig) -> None:
         )
     if given.get("key_file") is not None and config.scheme != "sealed":
         raise Failure("a key file is for the scheme 'sealed'", f"leave --scheme {config.scheme} away", USAGE)
-    if "record" in given and ("key_file" in given or ":" in given.get("cc", "")):
-        raise Failure(
-            "a run with a key file, or with an algorithm from a file, cannot be recorded",
-            "leave --record away, or the other one",
-            USAGE,
-        )
+    if "record" in given and "key_file" in given:
+        raise Failure("a run with a key file cannot be recorded", "leave --record away, or the other one", USAGE)
     for key in ("key_file", "capture", "record"):
         path = Path(given.get(key, "-"))
         if str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):

@@ -28,10 +28,17 @@ def add(commands: Commands) -> None:
         "repeat a recorded run in the core alone, and compare every byte",
         "`umux up --record FILE` makes a recording; so does a random test that fails. It holds the stack's secrets.\n"
         "Exit code 0 if the run repeated, 1 if it differed: then the first difference is shown.",
-        "  umux replay run.jsonl",
+        "  umux replay run.jsonl\n  umux replay run.jsonl --cc mine.py:Mine",
         stack=False,
     )
     parser.add_argument("file", metavar="FILE")
+    parser.add_argument(
+        "--cc",
+        metavar="FILE.py:CLASS",
+        action="append",
+        default=[],
+        help="the congestion control of its own that the run had; may be repeated",
+    )
 
 
 def _plot(arguments: argparse.Namespace) -> int:
@@ -60,10 +67,17 @@ def _replay(arguments: argparse.Namespace) -> int:
     import attrs
 
     from umuxstack.cli import output
+    from umuxstack.core.errors import BadArgument
+    from umuxstack.driver.congestion_loader import register_spec
     from umuxstack.driver.replay import NotARecording, replay
 
+    algorithms: dict[str, type] = {}
     try:
-        result = replay(arguments.file)
+        for spec in arguments.cc:
+            register_spec(spec, algorithms)
+        result = replay(arguments.file, algorithms)
+    except BadArgument as error:
+        raise Failure(str(error), code=USAGE) from None
     except NotARecording as error:
         raise Failure(f"{arguments.file}: {error}", code=USAGE) from None
     except OSError as error:

@@ -42,7 +42,10 @@ def register_spec(spec: str, registered: MutableMapping[str, type]) -> str:
         return spec
     algorithm = load_spec(spec)
     name = algorithm.__dict__.get("name") or algorithm.__name__.lower()
-    registry.register(name, algorithm, registered)
+    try:
+        registry.register(name, algorithm, registered)
+    except BadArgument as error:
+        raise BadArgument(f"{spec}: {error}") from error
     return str(name)
 
 
@@ -55,7 +58,7 @@ def _execute(path: Path, spec: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up while the class is made
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadArgument(f"{spec}: running the file fails: {type(error).__name__}: {error}") from error
     finally:
         sys.modules.pop(name, None)

@@ -8,8 +8,9 @@ compared. A recording holds the seed and all content: it is a secret.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import IO, Any, Final
 
 import attrs
@@ -127,12 +128,17 @@ class Recorder:
         now: Micros,
         *,
         stack_type: type[Stack] = Stack,
+        congestion: Mapping[str, type] = MappingProxyType({}),
     ) -> Stack:
-        """The stack to record; made here because the recording begins with its birth."""
+        """The stack to record; made here because the recording begins with its birth.
+
+        Of `congestion`, algorithms of a user's, only the names are kept: who replays brings them along.
+        """
         if self.stack is not None:
             raise BadArgument("a recorder records one stack; make another")
-        self._write({"umux-recording": VERSION, "config": encode(config), "seed": seed.hex(), "now": now})
-        self.stack = stack = stack_type(config, Entropy(seed), now)
+        head = {"umux-recording": VERSION, "config": encode(config), "seed": seed.hex(), "now": now}
+        self._write(head | ({"congestion": sorted(congestion)} if congestion else {}))
+        self.stack = stack = stack_type(config, Entropy(seed), now, congestion=congestion)
         self._adopt(stack)
         receive, advance, take_output = stack.receive, stack.advance, stack.take_output
 

@@ -5,8 +5,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -43,10 +44,13 @@ class Replay:
     stack: Stack | None = None
 
 
-def replay(path: str | Path) -> Replay:
-    """Runs the recording to its end or to the first difference. Raises OSError and NotARecording."""
+def replay(path: str | Path, congestion: Mapping[str, type] = MappingProxyType({})) -> Replay:
+    """Runs the recording to its end or to the first difference. Raises OSError and NotARecording.
+
+    `congestion`: the algorithms beside the built-in ones that the recorded stack had, by name.
+    """
     with open(path, encoding="ascii", errors="replace") as file:  # what is no text is damaged
-        return _run(_lines(file))
+        return _run(_lines(file), congestion)
 
 
 def _lines(file: Any) -> Iterator[tuple[int, Any]]:
@@ -57,11 +61,14 @@ def _lines(file: Any) -> Iterator[tuple[int, Any]]:
             raise NotARecording(f"line {number} is damaged") from None
 
 
-def _run(lines: Iterator[tuple[int, Any]]) -> Replay:
+def _run(lines: Iterator[tuple[int, Any]], congestion: Mapping[str, type]) -> Replay:
     _, head = next(lines, (0, None))
     if not isinstance(head, dict) or head.get("umux-recording") != VERSION:
         raise NotARecording(f"not a recording of version {VERSION}")
-    stack = Stack(decode(head["config"]), Entropy(bytes.fromhex(head["seed"])), head["now"])
+    missing = [name for name in head.get("congestion", ()) if name not in congestion]
+    if missing:
+        raise NotARecording(f"its run had a congestion control of its own, {missing[0]!r}: say where it is")
+    stack = Stack(decode(head["config"]), Entropy(bytes.fromhex(head["seed"])), head["now"], congestion=congestion)
     result = Replay(stack=stack)
     objects: list[object] = [stack]
 

@@ -73,8 +73,8 @@ class Host:
         congestion: Mapping[str, type] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        if recorder is not None and (scheme is not None or congestion):
-            raise BadArgument("a run with a key file, or with an algorithm from a file, cannot be recorded")
+        if recorder is not None and scheme is not None:
+            raise BadArgument("a run with a key file cannot be recorded")
         self._recorder = recorder
         self.congestion: Mapping[str, type] = congestion or {}
         self.config = attrs.evolve(config, link=link.caps)
@@ -97,7 +97,7 @@ class Host:
                 self.config, Entropy(self._seed), clock.now(), scheme=self._scheme, congestion=self.congestion
             )
         else:
-            self.stack = self._recorder.make_stack(self.config, self._seed, clock.now())
+            self.stack = self._recorder.make_stack(self.config, self._seed, clock.now(), congestion=self.congestion)
         self.pump = Pump(self._link, self.stack, clock)
         self.socket_factory = UmuxSocketFactory(self)
         self.hostname_resolver = UmuxHostnameResolver(self.config.prefix)

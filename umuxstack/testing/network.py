@@ -6,9 +6,9 @@ pass at once if nothing happens in them.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import attrs
@@ -167,12 +167,14 @@ class Network:
         wire: Impairment = DELAY,
         up: Impairment | None = None,
         mtu: int = 0,
+        congestion: Mapping[str, type] = MappingProxyType({}),
         **config: Any,
     ) -> Host:
         """A new host. `wire` is what comes down from the router, `up` what goes up to it (None: at once, undamaged).
 
         Prefixes are 2001:db8:1::/64, 2001:db8:2::/64 … unless given. `config`: fields of `StackConfig`; `shared`
-        addresses may be written in any way, and are routed to the host as well.
+        addresses may be written in any way, and are routed to the host as well. `congestion`: algorithms of its own,
+        by name (docs/congestion.md).
         """
         assert name not in self.members, f"there is a host {name} already"
         network, length = to_prefix(prefix or f"2001:db8:{len(self.members) + 1:x}::/64")
@@ -184,12 +186,13 @@ class Network:
         port = self.router.attach(
             name, ((network, length), *outside), settings.link, up=self._seeded(up), down=self._seeded(wire)
         )
-        host = Host(self, name, make_stack(self, settings, seed_of(self.seed, name), self.now), port)
+        stack = make_stack(self, settings, seed_of(self.seed, name), self.now, congestion)
+        host = Host(self, name, stack, port)
         self.members[name] = self._by_port[port] = host
         return host
 
     def hosts(self, *names: str, **config: Any) -> tuple[Host, ...]:
-        """Several hosts alike."""
+        """Several hosts alike; `config` as `host` takes it."""
         return tuple(self.host(name, **config) for name in names)
 
     def impair(self, host: Host, wire: Impairment | None = None, *, up: Impairment | None = None) -> None:

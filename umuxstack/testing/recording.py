@@ -4,10 +4,11 @@ A random test that has failed is run once more inside `keeping`: the same seed, 
 network, wire or scene that was made last, for that is the one that failed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from umuxstack.core.config import StackConfig
@@ -27,7 +28,9 @@ class Keeper:
         self._open: list[Recorder] = []
         self.paths: list[Path] = []
 
-    def stack(self, owner: object, config: StackConfig, seed: bytes, now: Micros) -> Stack:
+    def stack(
+        self, owner: object, config: StackConfig, seed: bytes, now: Micros, congestion: Mapping[str, type]
+    ) -> Stack:
         if owner is not self._owner:
             self._owner = owner
             self.forget()
@@ -37,7 +40,7 @@ class Keeper:
         recorder = Recorder(path)
         self._open.append(recorder)
         self.paths.append(path)
-        return recorder.make_stack(config, seed, now)
+        return recorder.make_stack(config, seed, now, congestion=congestion)
 
     def close(self) -> None:
         for recorder in self._open:
@@ -55,12 +58,14 @@ class Keeper:
 _KEEPER: Final = ContextVar[Keeper | None]("umux recordings", default=None)
 
 
-def make_stack(owner: object, config: StackConfig, seed: bytes, now: Micros) -> Stack:
+def make_stack(
+    owner: object, config: StackConfig, seed: bytes, now: Micros, congestion: Mapping[str, type] = MappingProxyType({})
+) -> Stack:
     """A stack of `owner`'s, whose randomness is `seed`; recorded inside `keeping`."""
     keeper = _KEEPER.get()
     if keeper is None:
-        return Stack(config, Entropy(seed), now)
-    return keeper.stack(owner, config, seed, now)
+        return Stack(config, Entropy(seed), now, congestion=congestion)
+    return keeper.stack(owner, config, seed, now, congestion)
 
 
 @contextmanager

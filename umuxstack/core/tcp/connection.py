@@ -483,7 +483,7 @@ class Connection(Marks):
             snd_mss=self.mss,
             snd_cwnd=0 if cc is None else cc.cwnd,
             snd_ssthresh=0 if cc is None else cc.ssthresh,
-            congestion=self.policy.congestion if cc is None else cc.name,
+            congestion=self.policy.congestion,
             in_flight=self.pipe,
             unacked=self.snd_nxt - self.snd_una,
             notsent=0 if tx is None else tx.end - self.snd_nxt if tx.end > self.snd_nxt else 0,

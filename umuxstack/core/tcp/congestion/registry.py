@@ -61,6 +61,8 @@ def register(name: str, algorithm: object, registered: MutableMapping[str, type]
 
     Registering another class under the same name replaces it for sessions to come; a built-in name is taken.
     """
+    if not (isinstance(name, str) and name.isascii() and name.isprintable() and " " not in name):
+        raise BadArgument(f"an algorithm cannot be registered as {name!r}: its name is a word of printable ASCII")
     if not name or name in BUILT_IN:
         raise BadArgument(f"an algorithm cannot be registered as {name!r}; choose a name of its own")
     registered[name] = check(algorithm)
@@ -75,7 +77,10 @@ def check(algorithm: object) -> type[CongestionControl]:
         raise BadArgument(f"{algorithm!r} is not a subclass of CongestionControl")
     name = algorithm.__name__
     for method, arguments in _CALLS.items():
-        signature = inspect.signature(getattr(algorithm, method))
+        function = getattr(algorithm, method)
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise BadArgument(f"{name}.{method} is no plain function: TCP would call it, and nothing in it would run")
+        signature = inspect.signature(function)
         try:
             signature.bind(None, *arguments)
         except TypeError as error:
