@@ -254,6 +254,23 @@ async def test_connect_raises_what_a_kernel_would(pair: Pair) -> None:
             client.listen()
 
 
+async def test_a_server_starts_again_at_its_address_while_its_clients_stay(pair: Pair) -> None:
+    """EADDRINUSE, until the last of the old connections was gone."""
+    client, server = await connected(pair)
+    with client, server:
+        again, anew = await connected(pair)
+        with again, anew:
+            for left, right in ((client, server), (anew, again)):
+                await left.send(b"x")
+                assert await right.recv(9) == b"x"
+            with tcp(pair.server) as listening, tcp(pair.server) as other:
+                for socket in (listening, other):
+                    await socket.bind((SERVICE, 80))
+                listening.listen()
+                with pytest.raises(OSError, check=Errno(errno.EADDRINUSE)):
+                    other.listen()
+
+
 async def test_a_second_connect_while_the_first_goes_on_is_refused(pair: Pair) -> None:
     with tcp(pair.client) as socket:
         async with trio.open_nursery() as nursery:

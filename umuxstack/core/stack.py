@@ -489,8 +489,12 @@ class Stack(Census):
 
     def _open_service(self, address: Address, name: str, now: Micros) -> Lease:
         ctx = self._ctx
-        self._refuse_if_held(address)
-        self.pool.set_aside(address)
+        held = ctx.leases.get(address)
+        if held is not None and held.kind == SERVICE and held.state == VALID:
+            raise AddressInUse(f"{held.group!r} is at this address now; close it first, or choose another")
+        if not ctx.leases.may_serve_again(address):
+            self._refuse_if_held(address)
+            self.pool.set_aside(address)
         lease = ctx.leases.open(address, SERVICE, now, group=name, grain="service")
         ctx.note(now, EventKind.LEASE_OPENED, lease)
         return lease

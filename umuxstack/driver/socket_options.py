@@ -1,8 +1,8 @@
 """Socket options: what `setsockopt` does here, and what `getsockopt` answers.
 
 Three kinds: those that change a TCP session's policy, those that ask the session,
-and those that change nothing here but are harmless (SO_REUSEADDR, say: an
-address is never used twice) and are remembered, so that they can be read back.
+and those that change nothing here but are harmless (SO_REUSEADDR, say: what it
+asks for holds anyway) and are remembered, so that they can be read back.
 Anything else is ENOPROTOOPT: no option is accepted that would be a lie.
 """
 

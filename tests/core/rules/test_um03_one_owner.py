@@ -195,6 +195,14 @@ class Model:
             self.stack.revoke(door.address, self.wire.now)
             self.half_open = [half for half in self.half_open if half.door is not door]
 
+    def start_again(self, n: int) -> None:
+        """A service is closed, and listens at its address again, whatever it had there."""
+        at = n % len(self.services)
+        former = self.services[at]
+        former.close(self.wire.now)
+        self.half_open = [half for half in self.half_open if half.door is not former]
+        self.services[at] = service(self.wire, former.lease.address)
+
     def wait(self, n: int) -> None:
         self.wire.advance(seconds((1, 10, 45, 61)[n % 4]))
 
@@ -305,6 +313,7 @@ STEPS: Final = (
     Model.ping,
     Model.finish,
     Model.hang_up,
+    Model.start_again,
     Model.wait,
 )
 

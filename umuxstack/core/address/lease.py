@@ -2,7 +2,8 @@
 
 Owns the table of live addresses and the life-cycle table. Knows no session and
 no packet. Invariant: an address stands in the table exactly as long as it is
-valid or retiring, and no two leases hold one address.
+valid or retiring, and no two leases hold one address; but a service that
+listens again may find sessions of its former life there, with their lease.
 """
 
 from collections.abc import Iterator
@@ -165,27 +166,33 @@ class LeaseTable:
     (`hand_over`) need not cost a second entry.
     """
 
-    __slots__ = ("_by_address", "_complete", "_held_by_sessions", "_purposes", "_serial")
+    __slots__ = ("_by_address", "_complete", "_former", "_held_by_sessions", "_purposes", "_serial")
 
     def __init__(self, *, complete: bool) -> None:
         self._by_address: dict[bytes, Lease] = {}
         self._complete = complete
+        self._former: list[Lease] = []  # of services that listen again: what sessions of former lives still have
         self._held_by_sessions = 0
         self._serial: dict[str, int] = {}
         self._purposes: dict[Purpose, Purpose] = {}  # those without a label
 
     def __len__(self) -> int:
-        return len(self._by_address) + self._held_by_sessions
+        return len(self._by_address) + len(self._former) + self._held_by_sessions
 
     def __iter__(self) -> Iterator[Lease]:
         """Those in the table; the others are found by their sessions."""
-        return iter(list(self._by_address.values()))
+        return iter([*self._by_address.values(), *self._former])
 
     def get(self, address: bytes) -> Lease | None:
         return self._by_address.get(address)
 
     def holds(self, address: Address) -> bool:
         return address in self._by_address
+
+    def may_serve_again(self, address: Address) -> bool:
+        """Whether a service was here and is closed, but not all of its sessions have ended."""
+        lease = self._by_address.get(address)
+        return lease is not None and lease.kind == SERVICE and lease.state == RETIRING
 
     def open(
         self, address: Address, kind: str, now: Micros, *, group: str = "", label: str = "", grain: str = "session"
@@ -209,8 +216,11 @@ class LeaseTable:
         return number
 
     def _enter(self, address: Address, lease: Lease) -> None:
-        if address in self._by_address:
-            raise AddressInUse("this address is in use now; choose another, or let the stack mint one")
+        former = self._by_address.get(address)
+        if former is not None:
+            if lease.kind != SERVICE or not self.may_serve_again(address):
+                raise AddressInUse("this address is in use now; choose another, or let the stack mint one")
+            self._former.append(former)
         self._by_address[address] = lease
 
     def hand_over(self, lease: Lease, pair: bytes) -> None:
@@ -224,6 +234,20 @@ class LeaseTable:
         if lease.state == INVALID:
             return False
         lease.on(FINISHED)
+        if self._former and self._end_of_several(lease):
+            return True
         if self._by_address.pop(lease.address, None) is None:
             self._held_by_sessions -= 1
         return True
+
+    def _end_of_several(self, lease: Lease) -> bool:
+        """False if no other lease has its address."""
+        if lease in self._former:
+            self._former.remove(lease)
+            return True
+        for former in self._former:
+            if former.address == lease.address:
+                self._former.remove(former)
+                self._by_address[lease.address] = former
+                return True
+        return False

@@ -77,8 +77,8 @@ class ListenU(Door):
         return self.lease.address
 
     @property
-    def takes_more(self) -> bool:
-        return self.state != states.SPENT
+    def heir(self) -> Door | None:
+        return None if self.state == states.SPENT else self
 
     def _on(self, event: int) -> bool:
         """Moves along the table; False when the state does not know the event."""

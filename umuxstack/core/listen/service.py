@@ -12,14 +12,15 @@ from umuxstack.core.listen.cookies import LONGEST, CookieJar
 from umuxstack.core.listen.listener import Listener, Syn, enter, half_open, read_syn, vanish
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.pair_mux import PairMux
-from umuxstack.core.session.session import Session
+from umuxstack.core.session.session import Door, Session
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.connection import Connection
 from umuxstack.core.units import TCP, Micros
 
 
 class ServiceListener(Listener):
-    """Bound to `lease.address`; lives until closed, its accepted sessions longer."""
+    """Bound to `lease.address`; lives until closed, its accepted sessions longer. So does the lease: a service that
+    listens at the address again has one of its own."""
 
     __slots__ = ("half_open", "jar", "lease", "sessions")
 
@@ -34,8 +35,12 @@ class ServiceListener(Listener):
         self.sessions = 0  # in any state, half-open ones too: they keep the lease
 
     @property
-    def takes_more(self) -> bool:
-        return not self.closed
+    def heir(self) -> Door | None:
+        """Once closed, the service that listens at the address again, if one does."""
+        if not self.closed:
+            return self
+        other = self.ctx.demux.locals.get(self.lease.address)
+        return other if isinstance(other, ServiceListener) else None
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -77,8 +82,9 @@ class ServiceListener(Listener):
     def on_second_syn(self, session: Session, buf: bytes, base: int, offset: int, end: int, now: Micros) -> bool:
         """Another connection of the same peer: a second stage for this pair only (UM-26, UM-33)."""
         assert isinstance(session, Connection)
-        if self.closed:
-            return False
+        door = self.heir
+        if door is not self:
+            return door is not None and door.on_second_syn(session, buf, base, offset, end, now)
         mux = PairMux(self.ctx, session.pair, self)
         mux.add(session)
         mux.receive(buf, base, offset, end, 6, 0, True, now)

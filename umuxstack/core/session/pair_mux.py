@@ -43,9 +43,10 @@ class PairMux(Stage):
             return
         owner = self.members.get(buf[offset : offset + 4])
         if owner is None:
-            # A door that takes no more says nothing; what is due to a live pair's other ports (UM-33) a member knows.
-            if self.door.takes_more:
-                owner = self.door
+            # Where nobody takes more, nobody answers; what is due to a live pair's other ports (UM-33) a member knows.
+            door = self.door.heir
+            if door is not None:
+                owner = self.door = door
                 self.asked_at = now
             else:
                 owner = self._any_member()
@@ -77,7 +78,7 @@ class PairMux(Stage):
 
     def let_go(self, session: Session, now: Micros) -> bool:
         """Alone, it needs no second stage; a cookie's answer needs one to find the door, as long as it may come."""
-        if self.door.takes_more and now < self.asked_at + self.door.recall:
+        if self.door.heir is not None and now < self.asked_at + self.door.recall:
             return False
         self._settle()
         return session.stage is None

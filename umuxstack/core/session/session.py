@@ -115,9 +115,9 @@ class Door(Endpoint):
     recall: ClassVar[Micros] = Micros(0)  # how long it knows a peer again that it answered and forgot (a cookie's)
 
     @property
-    def takes_more(self) -> bool:
-        """Whether a further connection may come in; sessions that it has taken go on in any case."""
-        return True
+    def heir(self) -> "Door | None":
+        """Who takes further connections at its address: itself, or who came after it. None: nobody; sessions go on."""
+        return self
 
     def on_established(self, session: Session, now: Micros) -> bool:
         """The handshake is complete. False: there is no place for the session, it must be reset."""
