@@ -25,7 +25,7 @@ from umuxstack.core.wire.checksum import checksum_ok
 _ORDINARY: Final = 0x8010  # 32 bytes of header, ACK
 _FIELDS = wire.FIELDS_OF_SESSION.unpack_from
 _FIELDS_WITH_TIMESTAMP = wire.FIELDS_WITH_TIMESTAMP.unpack_from
-_CHALLENGE_BURST: Final = seconds(1)
+CHALLENGE_BURST: Final = seconds(1)
 _PAWS_IDLE: Final = seconds(24 * 24 * 3600)  # RFC 7323 5.5: after 24 days without traffic the old value is no guide
 
 
@@ -381,7 +381,7 @@ class Connection(Marks):
 
     def _may_challenge(self, now: Micros) -> bool:
         """RFC 5961 7 asks for a limit. Ours is per session: a global one tells third parties about us."""
-        at = max(self.challenge_at, now - _CHALLENGE_BURST)
+        at = max(self.challenge_at, now - CHALLENGE_BURST)
         at += 1_000_000 // self.policy.challenge_acks_per_second
         if at > now:
             self.ctx.counters.drops[Drop.RATE_LIMITED] += 1

@@ -21,7 +21,7 @@ from umuxstack.core.session.context import Context
 from umuxstack.core.session.session import Door
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.registry import make
-from umuxstack.core.tcp.connection import Connection
+from umuxstack.core.tcp.connection import CHALLENGE_BURST, Connection
 from umuxstack.core.tcp.emit import ECT0, send_parting_reset
 from umuxstack.core.tcp.opening import NO_FAST_OPEN, FastOpen, Syn
 from umuxstack.core.tcp.seq import MASK
@@ -381,6 +381,7 @@ class SleepyConnection(Connection):
         if (
             now - self.heard_at < IDLE
             or now - self.delivered_at < IDLE
+            or now - self.challenge_at < CHALLENGE_BURST  # else the limit of RFC 5961 7 would begin anew each time
             or self.state != st.ESTABLISHED
             or self.board
             or (tx is not None and tx.end > tx.start)
