@@ -15,6 +15,7 @@ from umuxstack.conformance.send_queue import LEAST, ROOMY, SendQueue
 from umuxstack.conformance.sockets import CallError, Socket
 from umuxstack.conformance.subject import Steps
 from umuxstack.conformance.symbols import ANY, OWN, Value
+from umuxstack.core.address.lease import EA
 from umuxstack.core.errors import SessionClosed
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import NEVER, Address, Micros
@@ -128,6 +129,9 @@ class DataCalls(NamingCalls):
             if self.target.flow is None and socket.udp.address is not None:
                 self.target.begin(socket.udp.address, socket.udp.port, host, port)
         socket.udp.send(octets(0, size), self.target.now, to=known)
+        for session in socket.udp.sessions:
+            if session.lease.kind == EA:
+                self.target.names.setdefault("ea", session.local)
         return size
 
     def _queue(self, socket: Socket) -> SendQueue | None:
