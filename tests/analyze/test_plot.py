@@ -53,6 +53,28 @@ def test_a_log_tells_what_the_session_did_in_qlogs_words(tmp_path: Path) -> None
     assert moments.index("umux:lease_opened") < moments.index("umux:session_established")
 
 
+def test_what_happens_after_idleness_stands_in_the_log_at_its_own_time(tmp_path: Path) -> None:
+    """SYN-SENT and CLOSED, and SYN-RECEIVED at a server, stood there at the time of the input before."""
+    with Network(seed=5) as net:
+        client, server = net.hosts("client", "server")
+        log, other = QlogWriter(client.stack, tmp_path / "client"), QlogWriter(server.stack, tmp_path / "server")
+        net.run_for(minutes(1))
+        moments = [net.now]
+        session, accepted = net.established(client, server)
+        moments.append(net.now)
+        for end in session, accepted:
+            net.run_for(minutes(1))
+            (client if end is session else server).abort(end)
+            moments.append(net.now)
+        for each in log, other:
+            each.drain()
+            each.close()
+    paths = (next((tmp_path / side).glob("*.1.qlog")) for side in ("client", "server"))
+    ours, theirs = ([event["time"] * 1000 for event in read(path)[1]] for path in paths)
+    assert ours == [moments[0], pytest.approx(moments[1], abs=millis(3)), moments[2]]
+    assert theirs == [pytest.approx(moments[0], abs=millis(3)), pytest.approx(moments[1]), moments[2] + millis(1)]
+
+
 def test_the_address_of_a_ping_or_of_datagrams_is_no_waiting_one(tmp_path: Path) -> None:
     """They know no handshake, so nothing said that their session had begun: an EA was drawn as waiting for ever."""
     with Network(seed=5) as net:

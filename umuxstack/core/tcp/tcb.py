@@ -297,6 +297,7 @@ class Tcb(Session):
         self.use_ecn = False
         self.ts_recent = 0
         self.ts_recent_at: Micros = now
+        ctx.clock = now
         self.ts_offset = timestamp_offset(secret)
         # The header's first 32 bits. RFC 6437 3: a flow label that looks random and stays with the flow.
         self.first_word = 0x60000000 | policy.traffic_class >> 2 << 22 | flow_label(secret)
@@ -479,6 +480,7 @@ class Tcb(Session):
             return
         ctx = self.ctx
         self.end_reason = reason
+        ctx.clock = now
         if self.state != st.TIME_WAIT:
             self._enter(st.CLOSED)
         self.rto_at = self.ack_at = self.aux_at = self.pace_at = self.deadline = NEVER
