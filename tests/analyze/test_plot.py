@@ -1,10 +1,12 @@
 """Logs of sessions, and the pictures of them."""
 
+import struct
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from umuxstack.analyze.curves import GRID
 from umuxstack.analyze.plot import BLUE, ORANGE, draw, goodput, lives, panels
 from umuxstack.cli.parser import parse
 from umuxstack.core.errors import BadArgument
@@ -120,6 +122,27 @@ def test_the_pictures_are_whole_files_of_their_kind(tmp_path: Path, kind: str) -
         assert title in text
     if kind == "svg":
         ElementTree.fromstring(text)
+
+
+def test_the_lives_of_addresses_say_which_colour_is_which(tmp_path: Path) -> None:
+    """Only the title named the phases, and no colour."""
+    log_a_lossy_transfer(tmp_path)
+    draw([tmp_path / "leases.qlog"], tmp_path / "lives.svg")
+    drawn = [*ElementTree.fromstring((tmp_path / "lives.svg").read_text()).iter()]
+    for word, colour in (("waiting", ORANGE), ("session", BLUE), ("retiring", GRID)):
+        place = next(index for index, element in enumerate(drawn) if element.text == word)
+        assert drawn[place + 1].attrib["fill"] == colour
+
+
+def test_a_picture_of_many_sessions_is_laid_out_without_matplotlibs_own_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seventy sessions took two minutes: what matplotlib does to find places grows with their number, squared."""
+    log_a_lossy_transfer(tmp_path)
+    monkeypatch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", pytest.fail)
+    assert draw([tmp_path / "ea.1.qlog", tmp_path / "leases.qlog"] * 3, tmp_path / "all.png") == 15
+    width, height = struct.unpack(">II", (tmp_path / "all.png").read_bytes()[16:24])
+    assert (width, height // 100) == (1056, 3 * (4 * 272 + 102) * 110 // 10_000)
 
 
 def test_goodput_is_what_was_acknowledged_per_time() -> None:

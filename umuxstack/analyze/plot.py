@@ -22,8 +22,10 @@ HEIGHT: Final = 260
 LEFT, RIGHT, TOP, BOTTOM = 78, 16, 34, 34
 # Colours that also colour-blind readers tell apart (Okabe and Ito)
 BLUE, ORANGE, GREEN, RED, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9"
+PHASES: Final = (("waiting", ORANGE), ("session", BLUE), ("retiring", GRID))
 MOST_POINTS: Final = 4000  # a curve is thinned to this: more cannot be seen
 GOODPUT_STEPS: Final = 120
+GAP: Final = 12  # between the pictures of a PNG
 
 
 @attrs.frozen
@@ -153,9 +155,10 @@ def lives(events: Iterable[dict[str, Any]]) -> Panel | None:
         session = min(established.get(name, end), end)
         rest = min(retiring.get(name, end), end)
         rest = max(rest, session)
-        spans = [(start, session, ORANGE), (session, rest, BLUE), (rest, end, GRID)]
+        ends = (start, session, rest, end)
+        spans = [(ends[n], ends[n + 1], colour) for n, (_, colour) in enumerate(PHASES)]
         bars.append(Bar(name, [span for span in spans if span[1] > span[0]]))
-    return Panel("lives of addresses: waiting, session, retiring", "", bars=bars) if bars else None
+    return Panel("lives of addresses", "", bars=bars) if bars else None
 
 
 def draw(logs: Sequence[Path], target: Path) -> int:
@@ -262,11 +265,20 @@ def _curves(panel: Panel) -> str:
         parts.append(
             f'<text x="{x:.0f}" y="{HEIGHT - 12}" text-anchor="{anchor}" fill="{GREY}">{_number(time)} s</text>'
         )
-    x = WIDTH - RIGHT
-    for one in reversed(panel.series):
-        parts.append(f'<text x="{x}" y="18" text-anchor="end" fill="{one.colour}">{escape(one.label)}</text>')
-        x -= 8 * len(one.label) + 14
+    parts.append(_legend([(one.label, one.colour) for one in panel.series]))
     parts += [_drawn(one, place) for one in panel.series]
+    return "".join(parts)
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    """What the colours mean: a square and a word each, from the right end of the title's line."""
+    parts = []
+    x = WIDTH - RIGHT
+    for label, colour in reversed(entries):
+        parts.append(f'<text x="{x}" y="18" text-anchor="end" fill="{INK}">{escape(label)}</text>')
+        x -= 7 * len(label) + 14
+        parts.append(f'<rect x="{x}" y="9" width="10" height="10" fill="{colour}"/>')
+        x -= 16
     return "".join(parts)
 
 
@@ -291,7 +303,7 @@ def _bars(panel: Panel, height: int) -> str:
     end = max(phase[1] for bar in panel.bars for phase in bar.phases)
     left = LEFT + 60
     width = WIDTH - left - RIGHT
-    parts = []
+    parts = [_legend(PHASES)]
     for row, bar in enumerate(panel.bars):
         y = TOP + row * 22
         parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end" fill="{INK}">{escape(bar.name)}</text>')
@@ -330,20 +342,36 @@ def _draw_png(made: Sequence[Panel], target: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
     except ImportError:
         raise BadArgument("a PNG is drawn by matplotlib, which is not installed; write .svg or .html") from None
-    heights = [_height(panel) / 100 for panel in made]
-    figure = Figure(figsize=(WIDTH / 100, sum(heights) + 0.3 * len(made)), layout="constrained")
+    # Every place is calculated: matplotlib's own layout takes minutes for a few hundred pictures.
+    heights = [_height(panel) + GAP for panel in made]
+    whole = sum(heights)
+    figure = Figure(figsize=(WIDTH / 100, whole / 100))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(made), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axis, panel in zip(axes[:, 0], made, strict=True):
+    y = whole
+    for panel, height in zip(made, heights, strict=True):
+        y -= height
+        left = LEFT + 60 if panel.bars else LEFT
+        inside = (
+            left / WIDTH,
+            (y + BOTTOM + 8) / whole,
+            1 - (left + RIGHT) / WIDTH,
+            (height - TOP - BOTTOM - 8) / whole,
+        )
+        axis = figure.add_axes(inside)
         axis.set_title(panel.title, loc="left", fontsize=10)
         for row, bar in enumerate(panel.bars):
             for begin, finish, colour in bar.phases:
                 axis.barh(row, finish - begin, left=begin, color=colour)
         if panel.bars:
             axis.set_yticks(range(len(panel.bars)), [bar.name for bar in panel.bars])
-            axis.invert_yaxis()
+            axis.set_ylim(len(panel.bars) - 0.4, -0.6)
+            axis.legend(
+                handles=[Patch(color=colour, label=label) for label, colour in PHASES],
+                fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False,
+            )  # fmt: skip
         for one in panel.series:
             points = _thin(one.points)
             xs, ys = [p[0] for p in points], [p[1] for p in points]
@@ -354,6 +382,7 @@ def _draw_png(made: Sequence[Panel], target: Path) -> None:
         if panel.series:
             axis.legend(fontsize=8, loc="best")
             axis.set_ylabel(panel.unit)
+            axis.yaxis.set_major_formatter(lambda value, _: _number(value) if value >= 0 else "")
             axis.grid(color=GRID)
         axis.set_xlabel("s", fontsize=8)
     figure.savefig(target, dpi=110)

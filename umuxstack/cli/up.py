@@ -85,7 +85,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--capture",
         metavar="FILE",
-        help="write a pcapng capture of the link; `-` for standard output, into Wireshark (`… | wireshark -k -i -`)",
+        help="write a pcapng capture of the link; `-` for standard output (`… | wireshark -N n -k -i -`)",
     )
     parser.add_argument("--qlog", metavar="DIR", help="write a log of each session there, for `umux plot`")
     parser.add_argument(
