@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from socket import AF_INET6, SO_RCVBUF, SOCK_STREAM, SOL_SOCKET
+from typing import Any
 
 import attrs
 import pytest
@@ -98,6 +99,88 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotARecording):
         replay(path)
     assert main([str(path)]) == 2
+
+
+@pytest.mark.plain
+@pytest.mark.parametrize(
+    "line",
+    ["[1]", '"x"', "5", "[]", '[1,"receive","zz",0,1]', '[1,"receive","60",null,1]', '[1,"nothing"]',
+     '["receive",0,[],{},1]', '["connect",9,[],{},1]', '["connect",0,5,{},1]', '["__class__",0,[],{},1]',
+     '["close",0,[{"object":7}],{},null]'],
+)  # fmt: skip
+def test_a_line_of_another_shape_is_damaged_and_no_traceback(tmp_path: Path, line: str) -> None:
+    """What was JSON, and nothing that a recorder writes, ended `umux replay` with a traceback."""
+    path = tmp_path / "run.jsonl"
+    record_a_lossy_transfer(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:20], line + "\n", *lines[20:]]))
+    with pytest.raises(NotARecording, match="line 21 is damaged"):
+        replay(path)
+
+
+@pytest.mark.plain
+def test_what_a_killed_process_left_repeats_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    """The cut line made the whole file unusable, just when somebody wants to know what happened."""
+    path = tmp_path / "run.jsonl"
+    record_a_lossy_transfer(path)
+    text = path.read_text()
+    cut = text.index('"receive"', len(text) // 2) + 30
+    path.write_text(text[:cut])
+    result = replay(path)
+    assert result.difference is None
+    assert result.lines == text[:cut].count("\n") - 1
+    path.write_text(text[:100])
+    with pytest.raises(NotARecording, match="line 1 is damaged"):
+        replay(path)
+
+
+class Faulty(Aimd):
+    """Whoever writes an algorithm makes mistakes; this one shows itself only after a while."""
+
+    name = "faulty"
+    __slots__ = ("calls",)
+
+    def on_ack(self, *args: Any, **kwargs: Any) -> None:
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls % 16 == 15:
+            raise ZeroDivisionError
+        super().on_ack(*args, **kwargs)
+
+    def pacing_rate(self, srtt: int) -> int:
+        if getattr(self, "calls", 0) % 16 == 12:
+            self.calls += 1
+            raise KeyError
+        return 0
+
+
+@pytest.mark.plain
+async def test_a_fault_that_the_driver_survived_is_repeated_too(tmp_path: Path) -> None:
+    """A replay ended with the algorithm's traceback, and an output that had raised was in no line at all."""
+    left, right = fake_wire(offload=False)
+    async with Host(left, config(CLIENT_PREFIX)) as client:
+        with Recorder(tmp_path / "run.jsonl") as recorder:
+            tuned = attrs.evolve(config(SERVER_PREFIX, SHARED), tcp=TcpPolicy(congestion="faulty"))
+            async with (
+                Host(right, tuned, congestion={"faulty": Faulty}, recorder=recorder) as server,
+                await server.listen(80, address=SHARED) as listener,
+                await client.connect(SHARED, 80) as stream,
+                await listener.accept() as accepted,
+            ):
+                with trio.move_on_after(60):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(accepted.send_all, bytes(3_000_000))
+                        async for _ in stream:
+                            if server.pump.faults > 1:
+                                nursery.cancel_scope.cancel()
+                assert server.pump.faults > 1
+                accepted.abort()
+                stream.abort()
+    text = (tmp_path / "run.jsonl").read_text()
+    assert '"fault","ZeroDivisionError"' in text
+    assert '"fault","KeyError"' in text
+    assert replay(tmp_path / "run.jsonl", {"faulty": Faulty}).difference is None
+    found = replay(tmp_path / "run.jsonl", {"faulty": Aimd}).difference
+    assert found is not None
 
 
 @pytest.mark.plain

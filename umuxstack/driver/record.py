@@ -8,7 +8,8 @@ compared. A recording holds the seed and all content: it is a secret.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import IO, Any, Final
@@ -19,7 +20,7 @@ from umuxstack.core import is_compiled
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.entropy import Entropy
-from umuxstack.core.errors import BadArgument, LocalError
+from umuxstack.core.errors import BadArgument
 from umuxstack.core.listen.listener import Listener
 from umuxstack.core.session.context import Outgoing
 from umuxstack.core.stack import Stack
@@ -144,14 +145,21 @@ class Recorder:
 
         def recorded_receive(buf: bytes, base: int, gso_size: int, csum_ok: bool, now: Micros) -> None:
             self._write([now, "receive", buf[base:].hex(), gso_size, int(csum_ok)])
-            receive(buf, base, gso_size, csum_ok, now)
+            with self._faults(now):
+                receive(buf, base, gso_size, csum_ok, now)
 
         def recorded_advance(now: Micros) -> None:
             self._write([now, "advance"])
-            advance(now)
+            with self._faults(now):
+                advance(now)
 
         def recorded_output(now: Micros) -> list[Outgoing]:
-            batch = take_output(now)
+            try:
+                batch = take_output(now)
+            except Exception:
+                self._write([now, "output"])
+                with self._faults(now):
+                    raise
             self._write([now, "output", len(batch), digest_output(batch)])
             return batch
 
@@ -159,6 +167,16 @@ class Recorder:
         stack.advance = recorded_advance  # type: ignore[method-assign]
         stack.take_output = recorded_output  # type: ignore[method-assign]
         return stack
+
+    @contextmanager
+    def _faults(self, now: Micros) -> Iterator[None]:
+        """An exception out of the core is a bug, of ours or of a user's algorithm; the driver goes on, and so must a
+        replay."""
+        try:
+            yield
+        except Exception as error:
+            self._write([now, "fault", type(error).__name__])
+            raise
 
     def _adopt(self, found: object) -> int | None:
         """Numbers an object that verbs can be called on, and has its verbs recorded from now on."""
@@ -187,7 +205,7 @@ class Recorder:
             self._depth += 1
             try:
                 result = verb(target, *args, **kwargs)
-            except LocalError as error:
+            except Exception as error:
                 self._write([*line, {"raised": type(error).__name__}])
                 raise
             finally:

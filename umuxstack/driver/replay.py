@@ -5,18 +5,21 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from umuxstack.core.entropy import Entropy
-from umuxstack.core.errors import LocalError
 from umuxstack.core.session.context import Outgoing
 from umuxstack.core.stack import Stack
+from umuxstack.core.units import Micros
 from umuxstack.driver.record import VERBS, VERSION, decode, describe, digest_output
+
+_NOT_UNDERSTOOD: Final = (LookupError, ValueError, TypeError, AttributeError)  # a line of another shape
 
 
 class NotARecording(Exception):
@@ -58,7 +61,13 @@ def _lines(file: Any) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json.loads(text)
         except ValueError:
-            raise NotARecording(f"line {number} is damaged") from None
+            if number > 1 and not text.endswith("\n"):
+                return  # the process ended in the middle of it: what came before is worth a replay
+            raise _damaged(number) from None
+
+
+def _damaged(number: int) -> NotARecording:
+    return NotARecording(f"line {number} is damaged")
 
 
 def _run(lines: Iterator[tuple[int, Any]], congestion: Mapping[str, type]) -> Replay:
@@ -68,7 +77,11 @@ def _run(lines: Iterator[tuple[int, Any]], congestion: Mapping[str, type]) -> Re
     missing = [name for name in head.get("congestion", ()) if name not in congestion]
     if missing:
         raise NotARecording(f"its run had a congestion control of its own, {missing[0]!r}: say where it is")
-    stack = Stack(decode(head["config"]), Entropy(bytes.fromhex(head["seed"])), head["now"], congestion=congestion)
+    try:
+        config, seed, now = decode(head["config"]), bytes.fromhex(head["seed"]), head["now"]
+    except _NOT_UNDERSTOOD:
+        raise _damaged(1) from None
+    stack = Stack(config, Entropy(seed), now, congestion=congestion)
     result = Replay(stack=stack)
     objects: list[object] = [stack]
 
@@ -81,44 +94,76 @@ def _run(lines: Iterator[tuple[int, Any]], congestion: Mapping[str, type]) -> Re
         objects.append(found)
         return len(objects) - 1
 
+    fault: str | None = None  # what the input before raised: a bug of the core's, which the driver survives
     for number, line in lines:
         result.lines += 1
-        if isinstance(line[0], int):
-            found, expected = _input(stack, line, result)
+        try:
+            what, step, expected = _understood(objects, line, adopt, result)
+        except _NOT_UNDERSTOOD:
+            raise _damaged(number) from None
+        found: object = None
+        if what == "fault":
+            found, fault = fault, None
+        elif fault is not None:
+            what, found, expected = "fault", fault, None
         else:
-            found, expected = _verb(objects, line, adopt), line[4]
+            try:
+                found = step()
+            except Exception as error:
+                fault = type(error).__name__
         if found != expected:
-            what = line[1] if isinstance(line[0], int) else line[0]
             result.difference = Difference(number, what, expected, found)
             break
+    if fault is not None and result.difference is None:
+        result.difference = Difference(result.lines + 1, "fault", None, fault)
     return result
 
 
-def _input(stack: Stack, line: list[Any], result: Replay) -> tuple[object, object]:
-    now, kind = line[0], line[1]
+def _understood(
+    objects: list[object], line: list[Any], adopt: Any, result: Replay
+) -> tuple[str, Callable[[], object], object]:
+    """A line's name, what is to be done for it, and what must come of that."""
+    if isinstance(line[0], str):
+        return _verb(objects, line, adopt)
+    stack, now, kind = objects[0], Micros(line[0] + 0), line[1]
+    assert isinstance(stack, Stack)
     if kind == "receive":
         result.packets_in += 1
-        stack.receive(bytes.fromhex(line[2]), 0, line[3], bool(line[4]), now)
-        return None, None
+        return kind, partial(stack.receive, bytes.fromhex(line[2]), 0, line[3] + 0, bool(line[4]), now), None
     if kind == "advance":
-        stack.advance(now)
-        return None, None
-    batch: list[Outgoing] = stack.take_output(now)
-    result.packets_out += len(batch)
-    return [len(batch), digest_output(batch)], line[2:4]
+        return kind, partial(stack.advance, now), None
+    if kind == "fault":
+        return kind, lambda: None, line[2]
+    if kind != "output":
+        raise LookupError(kind)
+
+    def output() -> object:
+        batch: list[Outgoing] = stack.take_output(now)
+        result.packets_out += len(batch)
+        return [len(batch), digest_output(batch)]
+
+    return kind, output, line[2:4] or None
 
 
-def _verb(objects: list[object], line: list[Any], adopt: Any) -> object:
-    name, target, args, kwargs = line[:4]
+def _verb(objects: list[object], line: list[Any], adopt: Any) -> tuple[str, Callable[[], object], object]:
+    name, number, args, kwargs, expected = line
+    target = objects[number]
+    if not any(isinstance(target, cls) and name in names for cls, names in VERBS):
+        raise LookupError(name)
 
     def value(item: Any) -> Any:
         return objects[item["object"]] if isinstance(item, dict) and "object" in item else decode(item)
 
-    try:
-        got = getattr(objects[target], name)(*map(value, args), **{key: value(item) for key, item in kwargs.items()})
-    except LocalError as error:
-        return {"raised": type(error).__name__}
-    return describe(got, adopt)
+    positional, named = [value(item) for item in args], {key: value(item) for key, item in kwargs.items()}
+
+    def call() -> object:
+        try:
+            got = getattr(target, name)(*positional, **named)
+        except Exception as error:
+            return {"raised": type(error).__name__}
+        return describe(got, adopt)
+
+    return name, call, expected
 
 
 def main(argv: list[str] | None = None) -> int:
