@@ -486,3 +486,21 @@ def test_freebsds_names_of_what_a_connection_knows() -> None:
         +0 %{ assert tcpi_rcv_space == 66000 - 50 and tcpi_snd_rexmitpack == 0 }%
         """
     )
+
+
+def test_what_is_unsupported_has_a_name() -> None:
+    """A field that TCP_INFO has not was named without its struct, whatever was there to be in it ("0"); and any kernel
+    module was "kldload -n"."""
+    script = (
+        "    0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n   +0 getsockopt(3, SOL_TCP, TCP_INFO, {%s}, [...]) = 0\n"
+    )
+    assert run_text(script % "...").status is Status.PASSED
+    outcome = run_text(script % "tcpi_nobodys=1")
+    assert (outcome.status, outcome.message) == (Status.UNSUPPORTED, "field tcpi_nobodys of TCP_INFO")
+    outcome = run_text("    0 `kldload -n tcp_rack`\n")
+    assert (outcome.status, outcome.message) == (Status.UNSUPPORTED, "command `kldload -n tcp_rack`")
+
+
+def test_how_exact_the_clock_is_need_not_be_said() -> None:
+    """A clock of its own has no deviation to be switched off."""
+    assert run_text("    0 `sysctl kern.timecounter.alloweddeviation=0`\n").status is Status.PASSED

@@ -73,7 +73,7 @@ class Calls(DataCalls):
         return 0
 
     def call_epoll_wait(self, epoll: Value, events: Value, most: Value, timeout: Value) -> Steps:
-        return (yield from polling.wait(self, self.table.get(epoll), events, number(timeout)))
+        return (yield from polling.wait(self, self.table.get(epoll), events, number(most, 1), number(timeout)))
 
     # Names
 

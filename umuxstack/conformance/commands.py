@@ -86,6 +86,7 @@ _FREEBSD: Final[dict[str, Callable[[int], Change]]] = {
     "net.inet.tcp.ecn.maxretries": lambda v: {"ecn_syn_retries": v},
     "net.inet.tcp.hostcache.purgenow": _nothing,
     "net.inet.tcp.hostcache.enable": _nothing,
+    "kern.timecounter.alloweddeviation": _nothing,
     "kern.ipc.maxsockbuf": lambda v: {"receive_buffer_max": v},
     "net.inet.tcp.recvspace": lambda v: {"receive_buffer": v},
     "net.inet.tcp.sendspace": lambda v: {"send_buffer": v, "send_buffer_max": max(v, 4 << 20)},
@@ -336,7 +337,8 @@ def _line(line: str) -> Effect:
         return probe
     if _IGNORED.match(line):
         return Effect(queue_up=True if line.startswith("tc ") else None)
-    raise UnsupportedConstruct(f"command `{' '.join(line.split()[:2])}`")
+    words = line.split()
+    raise UnsupportedConstruct(f"command `{' '.join(words[: 3 if words[1:2] == ['-n'] else 2])}`")
 
 
 def _probe(line: str) -> Effect | None:

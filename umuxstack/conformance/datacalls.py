@@ -301,7 +301,7 @@ class DataCalls(NamingCalls):
             if not urgent:
                 raise CallError(errno.EAGAIN if session.urgent_pending else errno.EINVAL)
             return len(urgent)
-        want = size if flags & stdlib.MSG_WAITALL else 1
+        want = size if flags & stdlib.MSG_WAITALL else socket.least(size)
         done = 0
         while size:
             if flags & stdlib.MSG_PEEK:

@@ -80,19 +80,24 @@ def _ready(calls: "Calls", epoll: Socket) -> list[tuple[int, int, Watch, tuple[i
     return out
 
 
-def wait(calls: "Calls", epoll: Socket, events: Value, timeout: int) -> Generator[Micros, None, int]:
+def wait(calls: "Calls", epoll: Socket, events: Value, most: int, timeout: int) -> Generator[Micros, None, int]:
     """`timeout` in milliseconds, negative: for ever. `events`: one struct, or an array of them, or `...`."""
     until = NEVER if timeout < 0 else Micros(calls.started + timeout * 1000)
     while not (found := _ready(calls, epoll)) and calls.target.now < until:
         yield until
     expected = events if isinstance(events, list) else [events]
-    for mask, data, watch, progress in found:
+    del found[most:]
+    for at, (mask, data, watch, progress) in enumerate(found):
         watch.reported = (mask, progress)
         if watch.events & select.EPOLLONESHOT:
             watch.disabled = True
-        for entry in expected:
-            if isinstance(entry, dict) and len(found) == 1:
-                wanted = entry.get("events", ANY)
-                if wanted is not ANY and wanted != mask:
-                    raise Mismatch(f"epoll: events of {data} are {mask:#x}, expected {wanted!r}")
+        entry = expected[at] if at < len(expected) else ANY
+        if not isinstance(entry, dict):
+            continue
+        wanted = entry.get("events", ANY)
+        if wanted is not ANY and wanted != mask:
+            raise Mismatch(f"epoll: events of {data} are {mask:#x}, expected {wanted!r}")
+        stored = next((value for name, value in entry.items() if name != "events"), ANY)
+        if isinstance(stored, int) and stored != data:
+            raise Mismatch(f"epoll: {data} is ready, expected {stored}")
     return len(found)

@@ -5,6 +5,7 @@ An error of a session (`Reason`) is told once, as SO_ERROR is. Numbers are the l
 
 import errno
 import select
+import socket as stdlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -21,6 +22,7 @@ from umuxstack.core.units import Address
 from umuxstack.driver.errno_map import REASON_ERRNO
 
 FIRST_DESCRIPTOR: Final = 3
+LEAST_READ: Final = (stdlib.SOL_SOCKET, stdlib.SO_RCVLOWAT)
 POLLRDHUP: Final = 0x2000
 # BSD's, where they are others than Linux's
 BSD_ERRNOS: Final = {Reason.RESET: errno.ECONNRESET, Reason.PROHIBITED: errno.ECONNREFUSED}
@@ -97,7 +99,7 @@ class Socket:
         if not session.established and not session.ended:
             return 0
         mask = 0
-        if session.readable or self.read_shut:
+        if (session.readable and self._enough(session)) or self.read_shut:
             mask |= select.POLLIN
         finished = not session.asleep and 0 <= session.tcb.peer_fin < session.tcb.rcv_nxt
         if session.eof or finished or self.read_shut:
@@ -111,6 +113,15 @@ class Socket:
         if session.urgent_pending:
             mask |= select.POLLPRI
         return int(mask)
+
+    def least(self, size: int) -> int:
+        """How much a read of `size` waits for (SO_RCVLOWAT)."""
+        mark = self.remembered.get(LEAST_READ)
+        return max(min(mark, size), 1) if isinstance(mark, int) else 1
+
+    def _enough(self, session: TcpSession) -> bool:
+        rx = session.tcb.rx
+        return session.eof or rx is None or rx.size >= self.least(1 << 31)
 
     def progress(self) -> tuple[int, ...]:
         """Changes whenever something new has happened (for edge-triggered epoll)."""

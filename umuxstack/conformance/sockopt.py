@@ -9,7 +9,7 @@ from umuxstack.conformance.commands import FAST_OPEN_QUEUE
 from umuxstack.conformance.notices import ZEROCOPY
 from umuxstack.conformance.outcome import Mismatch, UnsupportedConstruct
 from umuxstack.conformance.send_queue import LEAST
-from umuxstack.conformance.sockets import CallError, Socket
+from umuxstack.conformance.sockets import LEAST_READ, CallError, Socket
 from umuxstack.conformance.symbols import ANY, OWN, Value
 from umuxstack.core.errors import BadArgument
 
@@ -49,7 +49,7 @@ _HARMLESS: Final = {
     (SOL, stdlib.SO_BROADCAST),
     (SOL, stdlib.SO_MARK),
     (SOL, OWN["SO_DEBUG"]),
-    (SOL, stdlib.SO_RCVLOWAT),
+    LEAST_READ,
     (TCP, stdlib.TCP_QUICKACK),
     (TCP, stdlib.TCP_NOTSENT_LOWAT),
     (TCP, OWN["TCP_INQ"]),
@@ -156,9 +156,11 @@ def check_option(calls: "Calls", socket: Socket, level: int, name: int, expected
         return
     if isinstance(wanted, dict) and isinstance(actual, dict):
         for field, value in wanted.items():
+            if value is ANY:
+                continue
             if field not in actual:
-                raise UnsupportedConstruct(field)
-            if value is not ANY and value != actual[field]:
+                raise UnsupportedConstruct(f"field {field} of {option_name(level, name)}")
+            if value != actual[field]:
                 raise Mismatch(f"getsockopt: {field} is {actual[field]!r}, expected {value!r}")
         return
     if isinstance(wanted, dict):
