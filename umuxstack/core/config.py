@@ -161,6 +161,9 @@ class TcpPolicy:
     delays_fin_ack: bool = False  # a FIN behind data that was acknowledged waits as a segment does
     answers_early_acks: bool = True  # RFC 9293 3.10.7.4: of what was not sent; False: only while closing (Linux)
     resets_by_ack: bool = False  # data after the application's close: answered as if the connection were gone
+    resets_given_up: int = attrs.field(
+        default=0, validator=_within(0, 2)
+    )  # who answers no more is told by RST; 1: after keep-alive probes (Linux), 2: always (BSD)
     window_in_resets: bool = False  # a reset that we begin says our window (Linux); RFC 9293 gives it no meaning
     rack_by_sequence: bool = False  # RACK.rtt of the last range acknowledged (Linux); RFC 8985 6.2: of the latest sent
     checks_syn_echo: bool = False  # a SYN-ACK must echo a timestamp that was sent (Linux); else it is answered by RST

@@ -47,6 +47,7 @@ LINUX: Final = TcpPolicy(
     reduces_window=True,
     counts_segments=True,
     window_in_resets=True,
+    resets_given_up=1,
     rack_by_sequence=True,
     checks_syn_echo=True,
     sacks_whole_segments=True,
@@ -93,6 +94,7 @@ FREEBSD: Final = TcpPolicy(
     syn_fin=True,  # drop_synfin = 0
     bsd_time_wait=True,
     keepalive_count=8,
+    resets_given_up=2,
 )
 
 PERSONALITIES: Final = MappingProxyType({"default": TcpPolicy(), "rfc": RFC, "linux": LINUX, "freebsd": FREEBSD})

@@ -433,7 +433,7 @@ class Connection(Marks):
             return
         probes = (idle - policy.keepalive_idle) // policy.keepalive_interval
         if probes >= policy.keepalive_count or (policy.user_timeout and idle > policy.user_timeout and probes):
-            self.finish(Reason.TIMED_OUT, now)
+            self._give_up(now, asked=True)
             return
         if not self.board:  # otherwise the retransmission timer asks already
             self._emit(wire.ACK, self.snd_una - 1, b"", 0, now, self.first_word)

@@ -9,6 +9,7 @@ acknowledgement is due. Sequence numbers are masked to 32 bits here.
 from typing import Final
 
 from umuxstack.core.address.lease import SHARED
+from umuxstack.core.errors import Reason
 from umuxstack.core.session.context import Context
 from umuxstack.core.session.fast_open import REFUSED
 from umuxstack.core.tcp import state as st
@@ -262,6 +263,12 @@ class Emitter(Tcb):
         options = tcp_options.timestamp(self._tsval(now), self.ts_recent) if ack and self.use_ts else b""
         window = self._window() if ack and self.policy.window_in_resets else 0
         self._emit_with_options(wire.RST | wire.ACK if ack else wire.RST, seq, options, window)
+
+    def _give_up(self, now: Micros, *, asked: bool = False) -> None:
+        """Nobody has answered for long enough. `asked`: by keep-alive probes."""
+        if self.policy.resets_given_up > (0 if asked else 1):
+            self._send_rst(self.snd_nxt, ack=True, now=now)
+        self.finish(Reason.TIMED_OUT, now)
 
     def _tsval(self, now: Micros) -> int:
         return (now // 1000 + self.ts_offset) & MASK

@@ -476,7 +476,7 @@ class Recovery(ForwardRto):
             limit = self.retries  # the peer has shrunk its window to nothing and answers (RFC 9293 MUST-34, MUST-37)
         waited = now - self.board[0].first_at
         if self.retries > limit or (policy.user_timeout and waited >= policy.user_timeout):
-            self.finish(Reason.TIMED_OUT, now)
+            self._give_up(now)
             return
         if self.retries == policy.report_after:
             self._in_trouble(Reason.TIMED_OUT, now)  # RFC 9293 3.8.3: R1 is reached (SHLD-9, SHLD-10)

@@ -7,7 +7,7 @@ Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 # RFC 9293 appendix B: MUST-38, MUST-60, MUST-61, SHLD-7, SHLD-15, SHLD-16, SHLD-17, SHLD-27, SHLD-28, SHLD-29,
 # SHLD-30, MAY-7, MAY-8; UM-35.k, UM-35.l, UM-35.n
 
-from umuxstack.core.errors import Reason, SessionClosed
+from umuxstack.core.errors import SessionClosed
 from umuxstack.core.session.send_buffer import SendBuffer
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RateSample
@@ -404,7 +404,7 @@ class SendHalf(ShortWay):
         silent = now - self.heard_at > 2 * self.policy.rto_max and self.retries > self.policy.retries
         given_up = self.policy.user_timeout and now - self.stalled_at >= self.policy.user_timeout
         if silent or given_up or (self.orphan and self.retries > self.policy.orphan_retries):
-            self.finish(Reason.TIMED_OUT, now)
+            self._give_up(now)
             return
         # As most stacks: an old sequence number, so that a peer with a shut window must answer (MUST-36 asks for
         # a probe, not for data in it; the byte itself would have to be accounted for).
