@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from umuxstack.conformance.outcome import UnsupportedConstruct
-from umuxstack.conformance.symbols import PROC_STATES, TFO_KEY
+from umuxstack.conformance.symbols import BSD_KEY, PROC_STATES, TFO_KEY
 from umuxstack.core.config import TcpPolicy
 from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import millis, seconds
@@ -252,6 +252,7 @@ _IGNORED: Final = re.compile(
     | tc\s+qdisc\s+(replace|add)\s+dev\s+tun0\s+root\s+(pfifo|pfifo_fast|fq_codel)(\s+flow_limit\s+\d+)?\s*
     | (sudo\s+)?ethtool\s+-K\s+\S+\s+.*
     | tcpdump(\s.*)? | (p?killall|pkill)\s+(-\S+\s+)*tcpdump | dmesg(\s.*)?
+    | if\s+\[\s!\s-e\s\./setkey\s\] | then\s+cc\s+-o\s+setkey\s.* | fi
     | kldload\s+-n\s+cc_\w+ | sleep\s+[\d.]+ | /bin/(rm|dd)\s.* | rm\s+-f\s.* | dd\s.* | ulimit\s.*
     | ip\s+link\s+set\s+dev\s+tun0\s+(gso|gro|tso)_\S+\s.* | cat\s+/proc/net/\S+ | route\s+flush\s+.*
     )$""",
@@ -302,9 +303,9 @@ def _line(line: str) -> Effect:
         return Effect(DEFAULTS | {"fast_open_key": TFO_KEY} | _fast_open(bits), settings={"tcp_fastopen": bits})
     if re.search(r"packetdrill/common\.sh|\$xtables|\bconntrack\b", line):
         raise UnsupportedConstruct("netfilter's connection tracking")
-    if "./setkey" in line:
-        raise UnsupportedConstruct("a Fast Open key of FreeBSD's")
-    if "setkey" in line or "tcpmd5" in line:
+    if line == "./setkey":
+        return Effect({"fast_open_key": BSD_KEY})
+    if ("setkey" in line and not _IGNORED.match(line)) or "tcpmd5" in line:  # the system's command, which IPsec has
         raise UnsupportedConstruct("TCP MD5")
     route = re.fullmatch(r"ip\s+route\s+(?:add|change)\s.*\badvmss\s+(\d+)(?:\s+mtu\s+lock\s+(\d+))?", line)
     if route:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TCP: Final = stdlib.IPPROTO_TCP
 SOL: Final = stdlib.SOL_SOCKET
 IPV6: Final = stdlib.IPPROTO_IPV6
+BSD_FAST_OPEN: Final = 0x80000000  # the flag of its connections (TF_FASTOPEN), which the socket option shows
 DEFAULT_MAXSEG: Final = 536  # RFC 9293 3.7.1's for IPv4: what a socket without a connection says
 
 # option -> (field of TcpPolicy, microseconds per unit; 0: a plain number; -1: a truth value)
@@ -185,6 +186,10 @@ def _get(calls: "Calls", socket: Socket, option: tuple[int, int]) -> Value:
     if option == (TCP, stdlib.TCP_CONGESTION):
         used = policy.congestion if session is None else session.statistics().congestion
         return {"newreno": "reno"}.get(used, used).encode()
+    if option == (TCP, stdlib.TCP_FASTOPEN):
+        if policy.bsd_options:
+            return BSD_FAST_OPEN if socket.remembered.get(option) else 0
+        return socket.policy.get("fast_open_queue", 0)  # type: ignore[return-value]
     if option == (SOL, stdlib.SO_TYPE):
         return int(stdlib.SOCK_STREAM if socket.kind == "stream" else stdlib.SOCK_DGRAM)
     if option == (SOL, stdlib.SO_LINGER):

@@ -33,6 +33,9 @@ from umuxstack.conformance.value import (
 TFO_COOKIE: Final = "3021b9d889017eeb"
 TFO_KEY: Final = "a1a1a1a1b2b2b2b2c3c3c3c3d4d4d4d4"
 TFO_COOKIE_ZERO: Final = "b7c12350a90dc8f5"
+# The same of FreeBSD's suite, whose key a program of its own sets: any key will do here, the cookie is but a name.
+BSD_COOKIE: Final = "2069a359c930dba9"
+BSD_KEY: Final = "b5d5" * 8
 
 _FOREIGN: Final = (
     *("TCP_KEEPINIT", "TCP_NOOPT", "TCP_NOPUSH", "TCP_FUNCTION_BLK", "TCP_MAXUNACKTIME", "TCP_FASTOPEN_KEY"),

@@ -20,7 +20,7 @@ from umuxstack.conformance.send_queue import SendQueue
 from umuxstack.conformance.siit import Translator
 from umuxstack.conformance.siit_icmp import LEAST_MTU, LONGER_HEADER
 from umuxstack.conformance.spent import Spent
-from umuxstack.conformance.symbols import TFO_COOKIE, TFO_COOKIE_ZERO, TFO_KEY
+from umuxstack.conformance.symbols import BSD_COOKIE, BSD_KEY, TFO_COOKIE, TFO_COOKIE_ZERO, TFO_KEY
 from umuxstack.core.config import LinkCaps, PoolPolicy, StackConfig, TcpPolicy
 from umuxstack.core.errors import AddressInUse, PoolExhausted
 from umuxstack.core.legacy.ports import PortMux
@@ -37,7 +37,7 @@ from umuxstack.core.units import NEVER, Address, Micros, seconds
 START: Final = Micros(1_000_000_000)  # the clock when a script begins: far from 0, where a lazy check would pass
 LIVELOCK: Final = 200_000  # steps in which no time passes
 # Cookies that scripts name, and the key that makes them: Linux's, of the common settings and of one that is all zeros.
-COOKIE_KEYS: Final = {TFO_COOKIE: TFO_KEY, TFO_COOKIE_ZERO: "00" * 16}
+COOKIE_KEYS: Final = {TFO_COOKIE: TFO_KEY, TFO_COOKIE_ZERO: "00" * 16, BSD_COOKIE: BSD_KEY}
 PATIENCE: Final = seconds(7 * 24 * 3600)
 IPV4_HEADERS: Final = 40  # with TCP's, without options
 
