@@ -436,6 +436,36 @@ def test_a_full_send_buffer_takes_nothing_and_says_when_there_is_room() -> None:
     end(wire)
 
 
+VIEWS = [
+    memoryview(bytes(range(80))).cast("Q"),
+    memoryview(bytes(range(80))).cast("B", (8, 10)),
+    memoryview(bytearray(range(80))).cast("H"),
+    memoryview(bytes(range(80)) * 2)[::2],
+    memoryview(b"x" * 96_000).cast("I"),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("how", ["write", "write_record", "write_urgent"])
+def test_a_view_is_so_many_bytes_and_not_so_many_items(view: memoryview, how: str) -> None:
+    """Ten items of eight bytes were taken for ten bytes: all were sent, and memory counted what nobody had taken."""
+    wire = Wire(tcp=TcpPolicy(nodelay=True, initial_window=100, send_buffer=9000, send_buffer_max=9000))
+    session, peer = states.established(wire)
+    data, got = view.tobytes(), b""
+    while len(got) < len(data):
+        taken = getattr(session, how)(data[len(got) :] if got else view, wire.now)
+        assert wire.stack.memory_used() == taken
+        for _ in range(9):
+            sent = b"".join(seen.payload for seen in wire.take())
+            taken -= len(sent)
+            got += sent
+            peer.rcv_nxt = peer.rcv_nxt + len(sent) & 0xFFFFFFFF
+            peer.send("A")
+        assert taken == wire.stack.memory_used() == 0
+    assert got == data
+    end(wire)
+
+
 def test_writing_after_the_end_is_an_error_of_the_caller() -> None:
     wire = Wire()
     session, peer = states.established(wire)

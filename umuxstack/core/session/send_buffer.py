@@ -14,6 +14,19 @@ _SMALL: Final = 2048  # writes below this are gathered
 _GATHER: Final = 16384  # into chunks of up to this
 
 
+def octets(data: Buffer) -> memoryview:
+    """A view of `data` whose length is its number of bytes, whatever its items and dimensions are."""
+    view = memoryview(data)
+    return view if view.ndim == 1 and view.itemsize == 1 else view.cast("B")
+
+
+def lasting(data: Buffer) -> Buffer:
+    """`data` as what will not change: a view of `bytes` cannot, anything else is copied."""
+    if type(data) is memoryview and type(data.obj) is bytes and data.c_contiguous:
+        return memoryview(data)  # ours, because the caller may release theirs
+    return bytes(data)
+
+
 class SendBuffer:
     __slots__ = ("_chunks", "_positions", "end", "marks", "start")
 

@@ -8,7 +8,7 @@ Sends whole super-segments. RFC 9293 3.8.6, 3.7.4; RFC 5681; RFC 6298 5.1.
 # SHLD-30, MAY-7, MAY-8; UM-35.k, UM-35.l, UM-35.n
 
 from umuxstack.core.errors import SessionClosed
-from umuxstack.core.session.send_buffer import SendBuffer
+from umuxstack.core.session.send_buffer import SendBuffer, lasting, octets
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.congestion.base import RateSample
 from umuxstack.core.tcp.emit import ECT0
@@ -55,6 +55,8 @@ class SendHalf(ShortWay):
         """
         if self.end_reason or self.fin_queued or self.orphan:
             raise SessionClosed("the session is closed for writing")
+        if type(data) is not bytes:
+            data = octets(data)
         ctx = self.ctx
         room = self._room()
         spare = ctx.config.memory - ctx.memory
@@ -76,10 +78,7 @@ class SendHalf(ShortWay):
         tx = self.tx
         if tx is None:
             tx = self.tx = SendBuffer(self.iss + 1 if self.state < st.ESTABLISHED else self.snd_nxt)
-        if type(data) is memoryview and type(data.obj) is bytes and data.c_contiguous and data.itemsize == 1:
-            tx.append(memoryview(data))  # it cannot change either; ours, because the caller may release theirs
-        else:
-            tx.append(data if type(data) is bytes else bytes(data))
+        tx.append(data if type(data) is bytes else lasting(data))
         ctx.memory += size
         if not self._roomy():
             self.want_write = True
@@ -98,7 +97,7 @@ class SendHalf(ShortWay):
     def write_record(self, data: Buffer, now: Micros) -> int:
         """As `write`, and a record ends behind `data` (MSG_EOR): nothing written later shares a segment with it."""
         taken = self.write(data, now)
-        if taken == len(data) and taken and self.tx is not None:
+        if taken == memoryview(data).nbytes and taken and self.tx is not None:
             self.tx.marks.append(self.tx.end)
         return taken
 
