@@ -12,7 +12,7 @@ unexport FORCE_COLOR CLICOLOR_FORCE MYPY_FORCE_COLOR
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ruff types imports pytest coverage rules fast test-fast bench clean
+.PHONY: help demo test check ruff types imports pytest coverage rules fast test-fast bench clean always
 
 help:  ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,14 @@ rules: .venv/dev.stamp  ## the table rule -> tests
 
 fast: build/compiled/stamp  ## compiles the core into build/compiled, for `make bench` and `make test-fast` (two minutes; gcc)
 
-build/compiled/stamp: .venv/dev.stamp scripts/compile_core.py $(shell find umuxstack tun -name '*.py')
+SOURCES := $(sort $(shell find umuxstack tun -name '*.py'))
+
+# What is gone has no time to compare; this list changes with it.
+build/sources: always
+	@mkdir -p build
+	@echo '$(SOURCES)' | cmp -s - $@ || echo '$(SOURCES)' > $@
+
+build/compiled/stamp: .venv/dev.stamp scripts/compile_core.py $(SOURCES) build/sources
 	@echo "compiling the core into build/compiled (about two minutes)"
 	@rm -rf build/compiled
 	@mkdir -p build && touch build/begun
