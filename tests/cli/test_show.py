@@ -110,10 +110,16 @@ def test_stats_can_be_searched_and_leave_out_what_is_zero(stack: RunningStack, u
 
 def test_the_telescope_shows_the_loudest_and_says_how_many_more(stack: RunningStack, umux: Umux) -> None:
     knock(stack, 5)
+    stack.wait(lambda: trio.sleep(1.5))  # each SYN comes again after a second
     lines = umux("telescope", "--limit", "2").lines
     assert len(lines) == 4
+    assert lines[0].split() == ["SOURCE", "PACKETS", "RATE", "FIRST", "LAST"]
+    assert lines[1].split()[1] == "2"
+    assert 0.5 < float(lines[1].split()[2].removesuffix("/s")) < 1.1
     assert lines[-1] == "… and 3 more; --limit 0 shows all"
-    assert len(umux("telescope", "--limit", "0", "--json").json) == 5
+    shown = umux("telescope", "--limit", "0", "--json").json
+    assert len(shown) == 5
+    assert all(0.5 < one["per_second"] < 1.1 and one["age_us"] > one["quiet_us"] >= 0 for one in shown)
 
 
 def test_events_are_lines_until_the_stack_ends(stack: RunningStack, umux: Umux) -> None:

@@ -329,6 +329,7 @@ async def test_the_telescope_lists_who_knocked(scene: Scene, autojump_clock: Moc
             await scene.peer.connect("2001:db8:1::bad", 80)
         (knock,) = await client.list(Telescope())
         assert knock.packets >= 2
+        assert seconds(5) >= knock.age > knock.quiet >= 0
         assert text(knock.source).startswith("2001:db8:2:")
 
 

@@ -9,7 +9,7 @@ from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_comma
 
 if TYPE_CHECKING:
     from umuxstack.control.layout import Record
-    from umuxstack.control.messages import ListenerRow, SessionRow, Waiter
+    from umuxstack.control.messages import Knock, ListenerRow, SessionRow, Waiter
     from umuxstack.core.units import Address
 
 _HIDDEN: Final = "(waits unseen)"  # UM-34
@@ -60,7 +60,7 @@ def add(commands: Commands) -> None:
         "telescope",
         _telescope,
         "show who knocked where nobody is",
-        "Packets to addresses that nobody holds meet silence. Their sources are counted: a network telescope.",
+        "Packets to addresses that nobody holds meet silence; who sends them is counted. RATE: between first and last.",
         "  umux telescope\n  umux telescope --limit 0 --json",
     )
     parser.add_argument(
@@ -308,13 +308,23 @@ def _telescope(arguments: argparse.Namespace) -> int:
         knocks = sorted(stack.rows(Telescope()), key=lambda knock: -knock.packets)
     shown = knocks[: arguments.limit] if arguments.limit > 0 else knocks
     if arguments.json:
-        output.say_json([output.as_json(knock) for knock in shown])
+        output.say_json([output.as_json(knock) | {"per_second": _rate(knock)} for knock in shown])
         return OK
-    rows = [(output.address(knock.source), knock.packets) for knock in shown]
-    output.say(*output.table(("SOURCE", "PACKETS"), rows, right=(1,)))
+    rows = []
+    for knock in shown:
+        rate = _rate(knock)
+        seen = (output.duration(knock.age), output.duration(knock.quiet))
+        rows.append((output.address(knock.source), knock.packets, "-" if rate is None else f"{rate:.3g}/s", *seen))
+    output.say(*output.table(("SOURCE", "PACKETS", "RATE", "FIRST", "LAST"), rows, right=(1, 2, 3, 4)))
     if len(shown) < len(knocks):
         output.say(f"… and {len(knocks) - len(shown)} more; --limit 0 shows all")
     return OK
+
+
+def _rate(knock: "Knock") -> float | None:
+    """Packets a second; None where there was one packet, or one moment."""
+    span = knock.age - knock.quiet
+    return round((knock.packets - 1) / span * 1e6, 3) if span > 0 else None
 
 
 def _events(arguments: argparse.Namespace) -> int:

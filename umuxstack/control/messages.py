@@ -226,10 +226,12 @@ class Figure(Record):
 
 @attrs.frozen(slots=True)
 class Knock(Record):
-    """A source whose packets met nobody, and how many there were."""
+    """A source whose packets met nobody, and how many: `age` is how long ago the first came, `quiet` the newest."""
 
     source: Addr
     packets: U64
+    age: Time
+    quiet: Time
 
 
 @attrs.frozen(slots=True)

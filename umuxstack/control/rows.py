@@ -211,8 +211,11 @@ def figures(stack: Stack) -> Iterator[Figure]:
     return (Figure(value=value, name=printable(name, _NAME)) for name, value in stack.counters.snapshot().items())
 
 
-def knocks(stack: Stack) -> Iterator[Knock]:
-    return (Knock(source=source, packets=packets) for source, packets in stack.telescope())
+def knocks(stack: Stack, now: Micros) -> Iterator[Knock]:
+    return (
+        Knock(source=one.source, packets=one.packets, age=Micros(now - one.first), quiet=Micros(now - one.last))
+        for one in stack.knocks()
+    )
 
 
 def event(host: Host, happened: Event, lost: int, *, reveal: bool) -> EventRow:

@@ -201,7 +201,7 @@ ANSWERS: Final[Mapping[str, Construct]] = MappingProxyType(
             scheme=TEXT,
         ),
         "Figure": record(value=Int64ub, name=TEXT),
-        "Knock": record(source=ADDRESS, packets=Int64ub),
+        "Knock": record(source=ADDRESS, packets=Int64ub, age=TIME, quiet=TIME),
         "EventRow": record(
             time=TIME,
             address=ADDRESS,

@@ -87,7 +87,7 @@ class Verbs:
             Addresses: lambda request, _who: rows.leases(host.stack, host.now(), reveal=request.reveal),
             Pool: lambda _request, _who: [rows.pool(host.stack)],
             Statistics: lambda _request, _who: rows.figures(host.stack),
-            Telescope: lambda _request, _who: rows.knocks(host.stack),
+            Telescope: lambda _request, _who: rows.knocks(host.stack, host.now()),
             DasList: lambda request, _who: rows.waiters(host.stack, host.now(), reveal=request.reveal),
             DasAdd: self._das_add,
             DasRevoke: self._das_revoke,

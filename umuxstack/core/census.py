@@ -10,7 +10,7 @@ from umuxstack.core.address.pool import AddressPool
 from umuxstack.core.address.statistics import PoolStatistics
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.errors import NoSuchObject
-from umuxstack.core.legacy.answers import Telescope
+from umuxstack.core.legacy.answers import Knocks, Telescope
 from umuxstack.core.legacy.ports import PortMux
 from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_u import ListenU
@@ -104,6 +104,10 @@ class Census(Opener):
 
     def telescope(self) -> list[tuple[Address, int]]:
         """Who knocked where nobody is, and how often (UM-31); the busiest first."""
+        return [(knocks.source, knocks.packets) for knocks in self._nobody.seen()]
+
+    def knocks(self) -> list[Knocks]:
+        """The same, with the times of each one's first and newest packet."""
         return self._nobody.seen()
 
     def memory_used(self) -> int:

@@ -25,9 +25,10 @@ from tests.core.scene import (
     udp_das,
 )
 from umuxstack.core.errors import AddressInUse, Drop, LocalError, Reason
+from umuxstack.core.legacy.answers import Knocks
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.session import TcpSession
-from umuxstack.core.units import minutes, seconds
+from umuxstack.core.units import Address, Micros, minutes, seconds
 from umuxstack.testing import builders, checks, states
 from umuxstack.testing.builders import packed
 from umuxstack.testing.peer import Peer
@@ -109,6 +110,20 @@ def test_the_list_is_bounded_and_shows_the_busiest_first() -> None:
         for _ in range(count):
             wire.send(builders.tcp(source, UNHELD, flags="S"))
     assert wire.stack.telescope() == [(packed(PEER), 5), (packed(STRANGER), 1), (packed("2001:db8:2::9"), 1)]
+
+
+@pytest.mark.rule("UM-31.c")
+def test_the_list_knows_when_each_came_first_and_last() -> None:
+    """It had numbers of packets, and no times: nobody could say at which rate a source knocks."""
+    wire = Wire()
+    for source, pause in ((STRANGER, seconds(3)), (OTHER, seconds(1)), (STRANGER, seconds(2))):
+        wire.send(builders.tcp(source, UNHELD, flags="S"))
+        wire.advance(pause)
+    start = Micros(wire.now - seconds(6))
+    assert wire.stack.knocks() == [
+        Knocks(Address(packed(STRANGER)), 2, start, Micros(start + seconds(4))),
+        Knocks(Address(packed(OTHER)), 1, Micros(start + seconds(3)), Micros(start + seconds(3))),
+    ]
 
 
 @pytest.mark.rule("UM-31.d", "RFC 9293 3.10.7.1", "RFC 4443 3.1")

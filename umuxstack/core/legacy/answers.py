@@ -9,6 +9,8 @@ of UM-31 is switched off. ICMPv6 errors are rate-limited (RFC 4443 2.4 (f)).
 from collections import OrderedDict
 from typing import Final
 
+import attrs
+
 from umuxstack.core.errors import Drop
 from umuxstack.core.network.ingress import Nobody
 from umuxstack.core.session.context import Context
@@ -99,6 +101,16 @@ def refuse_late_fragments(ctx: Context, limit: ErrorLimit, first: bytes, now: Mi
     send_error(ctx, limit, first, 0, len(first), icmpv6.TIME_EXCEEDED, code, 0, now)
 
 
+@attrs.frozen(slots=True)
+class Knocks:
+    """What is known of a source whose packets met nobody: how many, when the first and the newest came."""
+
+    source: Address
+    packets: int
+    first: Micros
+    last: Micros
+
+
 class Telescope(Nobody):
     """Silence (UM-31): counts who knocks where nobody is, and answers nothing."""
 
@@ -106,7 +118,8 @@ class Telescope(Nobody):
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
-        self.sources: OrderedDict[bytes, int] = OrderedDict()  # who knocked, how often; the quietest go first
+        # Who knocked: how often, first and last time. Those that are quiet for the longest time go first.
+        self.sources: OrderedDict[bytes, tuple[int, Micros, Micros]] = OrderedDict()
 
     def receive(
         self, buf: bytes, base: int, offset: int, end: int, protocol: int, gso_size: int, csum_ok: bool, now: Micros
@@ -114,14 +127,16 @@ class Telescope(Nobody):
         self.ctx.counters.drops[Drop.NO_OWNER] += 1
         source = buf[base + 8 : base + 24]
         sources = self.sources
-        sources[source] = sources.get(source, 0) + 1
+        packets, first, _ = sources.get(source, (0, now, now))
+        sources[source] = packets + 1, first, now
         sources.move_to_end(source)
         if len(sources) > self.ctx.config.telescope:
             sources.popitem(last=False)
 
-    def seen(self) -> list[tuple[Address, int]]:
-        """(source, packets), the busiest first."""
-        return sorted(((Address(s), n) for s, n in self.sources.items()), key=lambda entry: -entry[1])
+    def seen(self) -> list[Knocks]:
+        """The busiest first."""
+        known = [Knocks(Address(source), *times) for source, times in self.sources.items()]
+        return sorted(known, key=lambda one: -one.packets)
 
 
 class Answers(Telescope):
