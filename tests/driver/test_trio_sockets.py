@@ -515,6 +515,75 @@ async def test_shutdown_ends_one_direction(pair: Pair) -> None:
             client.shutdown(7)
 
 
+@pytest.mark.rule("UM-35.x")
+async def test_urgent_data_goes_out_of_band_both_ways(pair: Pair) -> None:
+    """`send` and `recv` refused MSG_OOB; only the core and its scripts had urgent data."""
+    client, server = await connected(pair)
+    with client, server:
+        for sender, receiver in (client, server), (server, client):
+            await sender.send(b"before")
+            assert await sender.send(b"it!", stdlib.MSG_OOB) == 3
+            await sender.send(b"after")
+            await trio.sleep(1)
+            assert await receiver.recv(1, stdlib.MSG_OOB | stdlib.MSG_PEEK) == b"!"
+            assert await receiver.recv(1, stdlib.MSG_OOB) == b"!"
+            with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+                await receiver.recv(1, stdlib.MSG_OOB)  # it was read
+            assert await receiver.recv(100) == b"beforeit"  # reading stops at the mark
+            assert await receiver.recv(100) == b"after"
+            with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+                await receiver.recv(1, stdlib.MSG_OOB)  # there is none
+
+
+@pytest.mark.rule("UM-35.x")
+async def test_urgent_data_stays_in_the_stream_where_the_application_wants_it(pair: Pair) -> None:
+    """SO_OOBINLINE was unknown, and nothing in the core could set what it stands for."""
+    client, server = await connected(pair)
+    with client, server:
+        assert server.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_OOBINLINE) == 0
+        server.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_OOBINLINE, 1)
+        assert server.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_OOBINLINE) == 1
+        await client.send(b"before!", stdlib.MSG_OOB)
+        await client.send(b"after")
+        await trio.sleep(1)
+        with pytest.raises(OSError, check=Errno(errno.EINVAL)):
+            await server.recv(1, stdlib.MSG_OOB)
+        assert await server.recv(100) == b"before"
+        assert await server.recv(100) == b"!after"
+
+
+@pytest.mark.rule("UM-35.x")
+async def test_an_announced_urgent_byte_is_waited_for(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with client, server:
+        await client.send(bytes(600_000))  # more than fits: the mark is announced long before its byte
+        got: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, b"!", stdlib.MSG_OOB)
+            await trio.sleep(1)
+            while not got:
+                with trio.move_on_after(0.2):
+                    got.append(await server.recv(1, stdlib.MSG_OOB))
+                if not got:
+                    assert await server.recv(100_000)
+        assert got == [b"!"]
+
+
+async def test_tails_and_records_by_flag(pair: Pair) -> None:
+    """MSG_MORE was taken and changed nothing, MSG_EOR was refused."""
+    client, server = await connected(pair)
+    with client, server:
+        client.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+        await client.send(b"one", stdlib.MSG_MORE)
+        await trio.sleep(0.1)
+        await client.send(b" and two", stdlib.MSG_EOR)
+        assert await server.recv(100) == b"one and two"
+        with udp(pair.client) as socket:
+            for flag in stdlib.MSG_OOB, stdlib.MSG_DONTROUTE:
+                with pytest.raises(OSError, check=Errno(errno.EOPNOTSUPP)):
+                    await socket.sendto(b"x", flag, (SERVICE, 80))
+
+
 async def test_close_with_linger_of_0_resets(pair: Pair) -> None:
     client, server = await connected(pair)
     with server:

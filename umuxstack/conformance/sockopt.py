@@ -34,6 +34,7 @@ _POLICY: Final[dict[tuple[int, int], tuple[str, int]]] = {
     (TCP, stdlib.TCP_USER_TIMEOUT): ("user_timeout", 1_000),
     (TCP, stdlib.TCP_SYNCNT): ("syn_retries", 0),
     (TCP, stdlib.TCP_LINGER2): ("fin_wait_2", 1_000_000),
+    (SOL, stdlib.SO_OOBINLINE): ("urgent_inline", -1),
     (SOL, stdlib.SO_SNDBUF): ("send_buffer", 0),
     (SOL, stdlib.SO_RCVBUF): ("receive_buffer", 0),
     (IPV6, stdlib.IPV6_TCLASS): ("traffic_class", 0),

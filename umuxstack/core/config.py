@@ -117,6 +117,7 @@ class TcpPolicy:
     send_buffer: int = 512 * 1024
     send_buffer_max: int = 4 * 1024 * 1024
     nodelay: bool = False  # True switches Nagle's algorithm off
+    urgent_inline: bool = False  # SO_OOBINLINE: the urgent byte stays in the stream, and reading stops before it
     sack: bool = True
     timestamps: bool = True
     window_scaling: bool = True

@@ -47,6 +47,7 @@ POLICY: Final[dict[Option, tuple[str, int]]] = {
     (_TCP, stdlib.TCP_LINGER2): ("fin_wait_2", 1_000_000),
     (_TCP, stdlib.TCP_MAXSEG): ("mss", 0),
     (_TCP, stdlib.TCP_FASTOPEN): ("fast_open_queue", 0),  # of a listening socket (RFC 7413 A.2)
+    (_SOCKET, stdlib.SO_OOBINLINE): ("urgent_inline", -1),
     (_SOCKET, stdlib.SO_SNDBUF): ("send_buffer", 0),
     (_SOCKET, stdlib.SO_RCVBUF): ("receive_buffer", 0),
     (_IPV6, stdlib.IPV6_TCLASS): ("traffic_class", 0),

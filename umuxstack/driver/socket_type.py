@@ -27,6 +27,7 @@ from umuxstack.driver.ancillary import Ancillary, chosen_source, told
 from umuxstack.driver.datagrams import UmuxDatagramSocket
 from umuxstack.driver.errno_map import REASON_ERRNO, os_error, os_errors
 from umuxstack.driver.listeners import UmuxListener
+from umuxstack.driver.message_flags import MSG_OOB, check_receiving, check_sending
 from umuxstack.driver.resolving import resolve
 from umuxstack.driver.socket_options import SocketOptions
 from umuxstack.driver.streams import UmuxStream
@@ -39,14 +40,7 @@ if TYPE_CHECKING:
 SocketAddress: TypeAlias = tuple[str, int, int, int]
 
 _NO_FILE: Final = 0x7F000000  # no descriptor is that high: whoever passes our number to the kernel gets EBADF
-# Trio's sockets are non-blocking below and wait above: these flags change nothing there either, but MSG_PEEK does.
-_FLAGS: Final = stdlib.MSG_PEEK | stdlib.MSG_DONTWAIT | stdlib.MSG_WAITALL | stdlib.MSG_NOSIGNAL | stdlib.MSG_MORE
 _INT: Final = struct.Struct("=i")
-
-
-def _check_flags(flags: int) -> None:
-    if flags & ~_FLAGS:
-        raise os_error(errno.EOPNOTSUPP, f"flags {flags:#x}")
 
 
 class UmuxSocket(trio.socket.SocketType):
@@ -67,6 +61,7 @@ class UmuxSocket(trio.socket.SocketType):
         self._closed = False
         self._wrote_eof = False
         self._peeked = b""  # read by MSG_PEEK, not yet by anybody else
+        self._urgent_read = -1  # the pointer of the urgent byte that was read out of band
         self._peeked_datagram: Datagram | None = None
         self.options = SocketOptions(kind, host.config.tcp, host.config.hop_limit, host.congestion)
 
@@ -384,9 +379,11 @@ class UmuxSocket(trio.socket.SocketType):
         if limit < 0:
             raise ValueError("negative buffersize in recv")
         self._check_open()
-        _check_flags(flags)
+        check_receiving(flags, stream=self._type == stdlib.SOCK_STREAM)
         peek = bool(flags & stdlib.MSG_PEEK)
         with os_errors():
+            if flags & MSG_OOB:
+                return (await self._receive_urgent(peek))[:limit], None, 0
             if self._type == stdlib.SOCK_STREAM:
                 return await self._receive_bytes(limit, peek), None, 0
             datagram = await self._receive_datagram(peek)
@@ -409,6 +406,18 @@ class UmuxSocket(trio.socket.SocketType):
             data = await self._stream.receive_some(limit)
         self._peeked = data if peek else data[limit:]
         return data[:limit]
+
+    async def _receive_urgent(self, peek: bool) -> bytes:
+        """As Linux: EINVAL where there is none, where it was read, and with SO_OOBINLINE."""
+        if self._stream is None:
+            raise os_error(errno.ENOTCONN)
+        session = self._stream.session
+        found = b"" if session.policy.urgent_inline else await self._stream.receive_urgent()
+        pointer = session.urgent_pointer
+        if not found or pointer == self._urgent_read:
+            raise os_error(errno.EINVAL, "no urgent data to read out of band")
+        self._urgent_read = self._urgent_read if peek else pointer
+        return found
 
     async def _receive_datagram(self, peek: bool) -> Datagram:
         if self._datagrams is None:
@@ -465,7 +474,7 @@ class UmuxSocket(trio.socket.SocketType):
     async def _send(self, buffer: Buffer, flags: int, address: Any, source: Address | None) -> int:
         data = buffer if isinstance(buffer, bytes) else memoryview(buffer).cast("B")
         self._check_open()
-        _check_flags(flags & ~stdlib.MSG_PEEK)
+        check_sending(flags, stream=self._type == stdlib.SOCK_STREAM)
         if self._wrote_eof:
             raise os_error(errno.EPIPE)
         if self._type == stdlib.SOCK_STREAM:
@@ -473,7 +482,7 @@ class UmuxSocket(trio.socket.SocketType):
                 raise os_error(errno.EPIPE)
             try:
                 with os_errors():
-                    return await self._stream.send_some(data)
+                    return await self._stream.send_some(data, flags)
             except trio.ClosedResourceError:
                 if self._closed:
                     raise

@@ -20,6 +20,7 @@ from umuxstack.core.tcp.statistics import TcpStatistics
 from umuxstack.core.units import Buffer
 from umuxstack.core.wire.address import to_text
 from umuxstack.driver.errno_map import reason_error
+from umuxstack.driver.message_flags import writer
 from umuxstack.driver.pump import Pump
 from umuxstack.driver.readiness import OneTask, Waiters
 
@@ -140,20 +141,23 @@ class UmuxStream(trio.abc.HalfCloseableStream):
             if not slept:
                 await cancel_shielded_checkpoint()
 
-    async def send_some(self, data: bytes | bytearray | memoryview) -> int:
-        """Hands to TCP what there is room for, waiting only if there is none. Returns how many bytes were taken."""
+    async def send_some(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Hands to TCP what there is room for, waiting only if there is none. Returns how many bytes were taken.
+
+        `flags`: MSG_OOB (the last byte taken is urgent), MSG_MORE, MSG_EOR.
+        """
         with self._sending:
             self._check_sendable()
             await checkpoint_if_cancelled()
             piece = next(_lasting(data), b"")
-            taken = self._write(piece)
+            taken = self._write(piece, flags)
             if taken or not piece:
                 await cancel_shielded_checkpoint()
                 return taken
             while not taken:
                 await self._wait_for_room(taken)
                 self._check_sendable()
-                taken = self._write(piece)
+                taken = self._write(piece, flags)
             return taken
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -189,14 +193,14 @@ class UmuxStream(trio.abc.HalfCloseableStream):
         if self.session.ended and self.session.end_reason != Reason.CLOSED:
             raise broken(self.session.end_reason)
 
-    def _write(self, data: Buffer) -> int:
+    def _write(self, data: Buffer, flags: int = 0) -> int:
         session = self.session
         self._check_alive()
         if session.ended:
             raise broken(session.end_reason)
         if not data:
             return 0
-        taken = session.write(data, self._pump.now())
+        taken = (writer(session, flags) if flags else session.write)(data, self._pump.now())
         self._pump.kick()
         return taken
 
@@ -237,6 +241,24 @@ class UmuxStream(trio.abc.HalfCloseableStream):
                 self._check_open()
                 data = self._read(limit)
             return data
+
+    async def receive_urgent(self) -> bytes:
+        """The byte that the peer has marked as urgent, waiting if it is still on its way; b"" if none is marked.
+
+        What is read otherwise stops before that byte once, and leaves it out (`TcpPolicy.urgent_inline`: only stops).
+        """
+        self._check_open()
+        await checkpoint_if_cancelled()
+        session = self.session
+        found = session.read_urgent()
+        if not found and session.urgent_pending:
+            with self._receiving:
+                while not found and session.urgent_pending and not (session.ended or session.eof):
+                    await self._waiters.reader.wait()
+                    self._check_open()
+                    found = session.read_urgent()
+        await cancel_shielded_checkpoint()
+        return found
 
     def receive_nowait(self, limit: int) -> bytes:
         """What has arrived, at most `limit` bytes; b"" if there is nothing now, whatever the reason."""

@@ -67,9 +67,7 @@ class ReceiveHalf(SendHalf):
         if pointer <= self.rcv_nxt - (0 if self.rx is None else self.rx.size):
             return  # that byte was read already
         if self.urgent is None or pointer > self.urgent.pointer:
-            inline = self.urgent is not None and self.urgent.inline
             self.urgent = Urgent(pointer)
-            self.urgent.inline = inline
             self._wake()
 
     @property
@@ -102,7 +100,7 @@ class ReceiveHalf(SendHalf):
         if at > 0:
             return min(limit, at)
         self.urgent = None
-        if at == 0 and not urgent.inline:
+        if at == 0 and not self.policy.urgent_inline:
             rx.take(1)
             self._was_read(1, now)
         return limit

@@ -222,6 +222,12 @@ class TcpSession(Waitable):
         """The peer has announced urgent data that was not read yet."""
         return not self.asleep and self.tcb.urgent_pending
 
+    @property
+    def urgent_pointer(self) -> int:
+        """Where the urgent data ends that was announced last; -1: none is pending."""
+        urgent = None if self.asleep else self.tcb.urgent
+        return -1 if urgent is None else urgent.pointer
+
     def read_urgent(self) -> bytes:
         """The urgent byte, out of band; b"" when there is none. Ordinary reading stops before it and leaves it out."""
         return b"" if self.asleep else self.tcb.read_urgent()

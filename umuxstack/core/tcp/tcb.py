@@ -172,12 +172,11 @@ class Loss:
 class Urgent:
     """Urgent data that the peer announced (RFC 9293 3.8.5); BSD's way: the one byte before the pointer."""
 
-    __slots__ = ("byte", "inline", "pointer")
+    __slots__ = ("byte", "pointer")
 
     def __init__(self, pointer: int) -> None:
         self.pointer = pointer  # RCV.UP: the sequence number behind the urgent byte
         self.byte: bytes | None = None  # once taken out of the stream
-        self.inline = False
 
 
 class Tcb(Session):
