@@ -5,12 +5,30 @@ import trio
 from trio.testing import check_half_closeable_stream, wait_all_tasks_blocked
 
 from tests.driver.conftest import Pair
-from umuxstack.core.errors import Reason
+from umuxstack.core.errors import BadArgument, Reason
 from umuxstack.core.events import EventKind
 from umuxstack.driver.runtime import Host
 from umuxstack.driver.streams import UmuxStream
 
 MEGABYTE = 1 << 20
+
+
+async def test_a_session_is_configured_under_way_and_what_waited_goes(pair: Pair) -> None:
+    async with (
+        await pair.server.listen(80, address="2001:db8:2::5") as listener,
+        await pair.client.connect("2001:db8:2::5", 80) as client,
+        await listener.accept() as server,
+    ):
+        client.configure(cork=True, congestion="newreno")
+        assert client.statistics().congestion == "newreno"
+        await client.send_all(b"tail")
+        await trio.sleep(0.01)
+        start = trio.current_time()
+        client.configure(cork=False)
+        assert await server.receive_some() == b"tail"
+        assert trio.current_time() - start < 0.001
+        with pytest.raises(BadArgument):
+            client.configure(cork=7)
 
 
 async def fill(host: Host, stream: UmuxStream) -> None:

@@ -584,6 +584,35 @@ async def test_tails_and_records_by_flag(pair: Pair) -> None:
                     await socket.sendto(b"x", flag, (SERVICE, 80))
 
 
+@pytest.mark.parametrize(
+    ("hold", "let_go"), [((stdlib.TCP_CORK, 1), (stdlib.TCP_CORK, 0)), ((stdlib.TCP_CORK, 1), (stdlib.TCP_NODELAY, 1))]
+)
+async def test_what_an_option_lets_go_leaves_at_once(
+    pair: Pair, hold: tuple[int, int], let_go: tuple[int, int]
+) -> None:
+    """The end of TCP_CORK waited for the pump's next turn: for the 200 ms at which a tail goes anyway."""
+    client, server = await connected(pair)
+    with client, server:
+        client.setsockopt(stdlib.IPPROTO_TCP, *hold)
+        await client.send(b"tail")
+        await trio.sleep(0.01)  # the pump sleeps again
+        start = trio.current_time()
+        client.setsockopt(stdlib.IPPROTO_TCP, *let_go)
+        assert await server.recv(100) == b"tail"
+        assert trio.current_time() - start < 0.001
+
+
+async def test_keepalive_switched_on_in_an_idle_session_begins_in_time(pair: Pair) -> None:
+    client, server = await connected(pair)
+    with client, server:
+        await trio.sleep(10)
+        before = pair.server.stack.counters.segments_in
+        client.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_KEEPIDLE, 11)
+        client.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_KEEPALIVE, 1)
+        await trio.sleep(2)
+        assert pair.server.stack.counters.segments_in > before
+
+
 async def test_close_with_linger_of_0_resets(pair: Pair) -> None:
     client, server = await connected(pair)
     with server:

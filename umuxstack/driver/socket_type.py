@@ -174,6 +174,8 @@ class UmuxSocket(trio.socket.SocketType):
             raise TypeError("value must be None when optlen is given")
         with os_errors():
             self.options.set(level, optname, value if isinstance(value, int) else bytes(value))
+            if self._stream is not None:
+                self._host.pump.kick()  # as `UmuxStream.configure` does
             if self._datagrams is not None:
                 self._datagrams.socket.set_hop_limit(self.options.hop_limit)
 

@@ -99,6 +99,15 @@ class UmuxStream(trio.abc.HalfCloseableStream):
         """Why the peer does not acknowledge just now, as far as is known; the stream lives on."""
         return self.session.soft_error
 
+    def configure(self, **changes: object) -> None:
+        """Changes this session's policy: names of `TcpPolicy`. What was held back may go then, a timer come sooner.
+
+        Raises BadArgument for what cannot be, and for what the handshake has settled; nothing is changed then.
+        """
+        self._check_open()
+        self.session.configure(**changes)
+        self._pump.kick()
+
     def readable(self) -> bool:
         """Whether `receive_some` would return or raise at once."""
         return self._closed or self._reading_ended or self.session.readable
