@@ -19,6 +19,7 @@ from umuxstack.core.tcp.tcb import IN_FLIGHT, LOST, PERSIST, PROBE, REORDER, RTO
 from umuxstack.core.units import NEVER, Micros, millis
 
 _PEER_ACK_DELAY: Final = millis(200)  # RFC 8985 7.2's WCDelAckT
+_REO_PERSIST: Final = 16  # recoveries without a D-SACK after which the reordering window is as narrow as at first
 _MIN_PROBE: Final = millis(2)  # a tail loss probe is not worth less
 
 
@@ -125,7 +126,8 @@ class Recovery(ForwardRto):
                 limited = self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
                 cc.on_ack(credit, rtt, self.pipe, now, limited, sample)
         if loss is not None and not loss.lost and not loss.sacked and phase == OPEN and not loss.probe_end:
-            if not loss.dup_acks and not loss.reordering and not (loss.undo_bytes > 0 and now < loss.undo_until):
+            learnt = loss.dup_acks or loss.reordering or loss.reo_mult > 1
+            if not learnt and not (loss.undo_bytes > 0 and now < loss.undo_until):
                 self.loss = None  # all repaired: an orderly session carries none of this
         if ack > una or delivered:
             self._set_timer(now, restart=True)
@@ -139,11 +141,10 @@ class Recovery(ForwardRto):
         if loss.probe_end and loss.probe_is_rexmit and block[1] == loss.probe_end:
             loss.probe_end = 0  # RFC 8985 7.4.2: the probe was not needed
             return
-        if now >= loss.reo_until:  # RFC 8985 6.2 step 4: widen once per round trip
+        if self.snd_una >= loss.reo_round:  # RFC 8985 6.2 step 4: widen once per round trip
             loss.reo_mult = min(loss.reo_mult + 1, 16)
-            loss.reo_until = now + self.srtt
-        if self.retransmits:  # else the network duplicated, and that says nothing of the order
-            loss.reordering = True
+            loss.reo_round = self.snd_nxt
+            loss.reo_persist = _REO_PERSIST
         if loss.undo_bytes > 0:
             loss.undo_bytes -= block[1] - block[0]
             if loss.undo_bytes <= 0 and (loss.phase != OPEN or now <= loss.undo_until):
@@ -336,6 +337,8 @@ class Recovery(ForwardRto):
         assert cc is not None
         cc.on_recovery_end(now)
         loss.phase = OPEN
+        loss.reo_persist -= 1
+        loss.reo_mult = loss.reo_mult if loss.reo_persist > 0 else 1
         # The report that a repair was needless comes behind the acknowledgement that ended all (RFC 3708 4).
         loss.undo_until = now + 2 * self.srtt
         loss.dup_acks = 0

@@ -127,7 +127,8 @@ class Loss:
         "rack_end",
         "rack_rtt",
         "reo_mult",
-        "reo_until",
+        "reo_persist",
+        "reo_round",
         "reordering",
         "sacked",
         "steer_end",
@@ -156,7 +157,8 @@ class Loss:
         self.rack_rtt = 0
         self.reordering = False
         self.reo_mult = 1
-        self.reo_until = 0
+        self.reo_persist = 0
+        self.reo_round = 0  # SND.NXT when a D-SACK widened the window last
         self.probe_end = 0  # TLP.end_seq
         self.probe_is_rexmit = False
         self.undo_seq = 0  # where the first retransmission of this recovery began
