@@ -13,6 +13,7 @@ from umuxstack.core.errors import BadArgument
 from umuxstack.core.units import millis, minutes
 from umuxstack.driver.links.impair import Impairment
 from umuxstack.driver.qlog import QlogWriter, read
+from umuxstack.testing import builders
 from umuxstack.testing.apps import Transfer
 from umuxstack.testing.network import Network
 
@@ -98,6 +99,36 @@ def test_the_address_of_a_ping_or_of_datagrams_is_no_waiting_one(tmp_path: Path)
     assert panel is not None
     colours = {bar.name: [colour for _, _, colour in bar.phases] for bar in panel.bars}
     assert colours == {echo.lease.name: [BLUE], "ea.2": [BLUE], refused.lease.name: [ORANGE]}
+
+
+def test_sessions_that_share_an_address_have_a_log_each(tmp_path: Path) -> None:
+    """Those of an SSA for several connections (grain `client`), and of a source that the application chose, wrote into
+    one: its curves went back and forth between sessions."""
+    with Network(seed=5) as net:
+        shared, chosen = "2001:db8:ffff::1", "2001:db8:1::5"
+        client, server = net.host("client", shared=(shared,)), net.host("server")
+        log, second = QlogWriter(client.stack, tmp_path / "client"), QlogWriter(server.stack, tmp_path / "server")
+        door = server.listen()
+        ssa = server.das(door, grain="client").address
+        sessions = [client.connect(ssa, source=builders.packed(shared)) for _ in range(2)]
+        sessions += [client.connect(server.das(door).address, source=builders.packed(chosen)) for _ in range(2)]
+        net.run_for(millis(10))
+        for session in sessions:
+            client.write(session, bytes(3000))
+        net.run_for(millis(100))
+        for session in sessions:
+            client.abort(session)
+        net.run_for(millis(10))
+        for each in log, second:
+            each.drain()
+        assert not [path for path in Path("/proc/self/fd").iterdir() if path.resolve().suffix == ".qlog"]
+        for each in log, second:
+            each.close()
+    for side in "client", "server":
+        for path in (tmp_path / side).glob("*.qlog"):
+            states = [event["data"]["new"] for event in read(path)[1] if "connection_state" in event["name"]]
+            assert states.count("ESTABLISHED") == 1, path
+    assert len([*(tmp_path / side).iterdir()]) == 4
 
 
 @pytest.mark.rule("UM-34")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
 
-from umuxstack.core.address.lease import EA
+from umuxstack.core.address.lease import EA, ChosenLease
 from umuxstack.core.events import Event
 from umuxstack.core.session.context import TraceLine
 from umuxstack.core.stack import Stack
@@ -20,6 +20,7 @@ from umuxstack.core.units import Micros
 
 RECORD_SEPARATOR: Final = "\x1e"
 OPEN_FILES: Final = 256  # at most; the one longest silent is closed, and reopened when it speaks again
+_LAST_STATES: Final = ("CLOSED", "TIME-WAIT")
 
 
 class QlogWriter:
@@ -76,9 +77,10 @@ class QlogWriter:
         self._event("leases", event.time, f"umux:{event.kind.value}", data, lambda: {"type": "network"})
 
     def _line(self, time: Micros, kind: str, session: Any, values: tuple[Any, ...]) -> None:
-        name = session.lease.name
-        if session.lease.kind not in (EA, "SSA"):  # many sessions at one address: tell them apart
-            name = f"{name}.{session.remote_port}-{session.pair[:16].hex()[-6:]}"
+        lease = session.lease
+        name = lease.name
+        if lease.grain != "session" or isinstance(lease, ChosenLease):  # many sessions at one address: tell them apart
+            name = f"{name}.{session.local_port}-{session.remote_port}-{session.pair[:16].hex()[-6:]}"
         if kind == "sent":
             start, end, again = values
             data: dict[str, object] = {"offset": start, "end": end, "length": end - start}
@@ -93,8 +95,16 @@ class QlogWriter:
             self._states[name] = values[0]
             data = {"new": values[0]} if old is None else {"old": old, "new": values[0]}
             self._session(name, session, time, "connectivity:connection_state_updated", data)
+            if values[0] in _LAST_STATES:
+                self._forget(name)
         elif kind == "acked":
             self._metrics(name, session, time, values)
+
+    def _forget(self, name: str) -> None:
+        """The session is over: a stack that runs for months keeps nothing of it but the file's name."""
+        self._states.pop(name, None)
+        self._phases.pop(name, None)
+        self._files.pop(name).close()
 
     def _metrics(self, name: str, session: Any, time: Micros, values: tuple[Any, ...]) -> None:
         acked, cwnd, ssthresh, in_flight, srtt, rttvar, rtt, phase = values
