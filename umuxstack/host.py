@@ -25,7 +25,7 @@ from umuxstack.core.config import StackConfig
 from umuxstack.core.errors import AddressMalformed, BadArgument
 from umuxstack.core.units import Address
 from umuxstack.core.wire.address import to_text
-from umuxstack.driver.addresses import to_address, to_prefix
+from umuxstack.driver.addresses import several, to_address, to_prefix
 from umuxstack.driver.congestion_loader import register_spec
 from umuxstack.driver.fd_link import FdLink
 from umuxstack.driver.link import Link
@@ -54,8 +54,8 @@ def make_config(
         return StackConfig(
             prefix=network,
             prefix_length=length,
-            shared=tuple(to_address(text) for text in shared),
-            unified_peers=tuple(to_prefix(text) for text in unified_peers),
+            shared=tuple(to_address(text) for text in several(shared, "shared")),
+            unified_peers=tuple(to_prefix(text) for text in several(unified_peers, "unified_peers")),
             **settings,
         )
     except TypeError as error:

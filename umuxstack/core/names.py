@@ -1,4 +1,4 @@
-"""What the verbs of a stack are given, checked: names, labels, numbers.
+"""What the verbs of a stack are given, checked: names, labels, numbers, durations.
 
 All who show names and labels can carry them. A listener's name is a word of the command line, of the control socket, of
 captures and of the names of logs; it stands in its addresses' names ("ssa.httpd.2"). A label is a line for people.
@@ -33,6 +33,12 @@ def check_number(number: object, what: str, low: int, high: int) -> None:
     """Raises BadArgument for what is no whole number from `low` to `high`."""
     if not isinstance(number, int) or not low <= number <= high:
         raise BadArgument(f"{what} is {number!r}; it is a number from {low} to {high}")
+
+
+def check_seconds(seconds: object, what: str) -> None:
+    """Raises BadArgument for what is no duration: no number, or less than 0."""
+    if not isinstance(seconds, int | float) or not seconds >= 0:
+        raise BadArgument(f"{what} is {seconds!r}; it is a number of seconds, 0 or more")
 
 
 def _check_text(text: object, what: str, limit: int) -> None:

@@ -3,9 +3,11 @@
 Text is `core.wire.address`'s business; here `ipaddress` objects and packed bytes are taken as well.
 """
 
+from collections.abc import Iterable
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 
-from umuxstack.core.errors import AddressMalformed
+from umuxstack.core.errors import AddressMalformed, BadArgument
 from umuxstack.core.units import Address
 from umuxstack.core.wire.address import BITS, LENGTH, parse, parse_prefix
 
@@ -19,6 +21,13 @@ def to_address(value: str | IPv6Address | bytes) -> Address:
     if isinstance(value, bytes) and len(value) == LENGTH:
         return Address(value)
     raise AddressMalformed(f"{value!r} is not an IPv6 address")
+
+
+def several(values: object, what: str) -> Iterable[Any]:
+    """`values`, unless it is a single address or prefix: that can be gone through as well, for a long time."""
+    if isinstance(values, str | bytes | IPv6Network) or not isinstance(values, Iterable):
+        raise BadArgument(f"{what} is {values!r}; it is a list, of one if there is one alone")
+    return values
 
 
 def to_prefix(value: str | IPv6Network | IPv6Address) -> tuple[Address, int]:

@@ -37,6 +37,8 @@ def register_spec(spec: str, registered: MutableMapping[str, type]) -> str:
 
     A plain name is checked and returned. The class's own `name` is used, or the class's name in small letters.
     """
+    if not isinstance(spec, str):
+        raise BadArgument(f"congestion is {spec!r}; it is a name, or path/to/file.py:Class")
     if ":" not in spec:
         registry.find(spec, registered)
         return spec

@@ -11,7 +11,7 @@ import trio
 from trio import ClosedResourceError
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from umuxstack.core.errors import Reason
+from umuxstack.core.errors import AddressMalformed, Reason
 from umuxstack.core.udp.datagram import Datagram
 from umuxstack.core.udp.session import UdpSocket
 from umuxstack.core.units import Address
@@ -66,6 +66,8 @@ class UmuxDatagramSocket(trio.abc.AsyncResource):
         self, data: bytes | bytearray | memoryview, to: tuple[str | IPv6Address, int], *, source: str | None = None
     ) -> None:
         """To any peer; a reply leaves from the address that was spoken to, or from `source`. Raises as `send` does."""
+        if not isinstance(to, tuple | list) or not 2 <= len(to) <= 4:
+            raise AddressMalformed(f"{to!r} is not an address and a port")
         host, port, *_ = to
         await self.send_packed(data, (to_address(host), port), None if source is None else to_address(source))
 

@@ -105,7 +105,7 @@ class Recorder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if is_compiled():
             raise BadArgument("a compiled core cannot be recorded; start with UMUX_CORE=python in the environment")
-        self._file: IO[str] = open(path, "x", encoding="ascii", opener=_private)  # noqa: SIM115  closed by close()
+        self._file: IO[str] = open(os.fspath(path), "x", encoding="ascii", opener=_private)  # noqa: SIM115  closed by close()
         self._numbers: dict[int, int] = {}
         self._objects: list[object] = []  # keeps them alive, so that no two share an id
         self._depth = 0

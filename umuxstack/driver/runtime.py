@@ -23,6 +23,7 @@ import trio
 from umuxstack.core.address.scheme import Scheme
 from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.echo.reply import EchoReply
+from umuxstack.core.echo.session import LARGEST
 from umuxstack.core.entropy import Entropy
 from umuxstack.core.errors import BadArgument, NotListening
 from umuxstack.core.events import Event
@@ -30,6 +31,7 @@ from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_0 import Listen0
 from umuxstack.core.listen.listen_u import ListenU
 from umuxstack.core.listen.listener import Listener
+from umuxstack.core.names import check_number, check_seconds
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp import state as st
 from umuxstack.core.udp.session import UdpSocket
@@ -75,6 +77,9 @@ class Host:
     ) -> None:
         if recorder is not None and scheme is not None:
             raise BadArgument("a run with a key file cannot be recorded")
+        check_seconds(linger, "linger")
+        if seed is not None and not isinstance(seed, bytes):
+            raise BadArgument(f"seed is a {type(seed).__name__}; it is bytes")
         self._recorder = recorder
         self.congestion: Mapping[str, type] = congestion or {}
         self.config = attrs.evolve(config, link=link.caps)
@@ -204,6 +209,8 @@ class Host:
         `fast_open`; RFC 7413). Raises ConnectionRefusedError, TimeoutError and other OSErrors if the
         handshake fails. Cancelled, it leaves nothing.
         """
+        if unified is not None and not isinstance(unified, bool):
+            raise BadArgument(f"unified is {unified!r}; it is True, False, or None for as configured")
         return await self.connect_packed(
             to_address(peer),
             self.config.fixed_port if port is None else port,
@@ -285,8 +292,8 @@ class Host:
             door = self.stack.find_listener(listener)
         if not isinstance(door, Listen0 | UdpSocket):
             raise NotListening("DAS needs a listener in LISTEN_0, or a UDP socket: one that is bound to no address")
-        if lifetime is not None and not lifetime > 0:
-            raise BadArgument(f"lifetime is {lifetime}; it is more than 0, and unlimited with infinity")
+        if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime > 0):
+            raise BadArgument(f"lifetime is {lifetime!r}; it is seconds, more than 0, and unlimited with infinity")
         chosen = None if ssa is None else to_address(ssa)
         if chosen is not None and self.before_choice is not None:
             self.before_choice(chosen)
@@ -303,9 +310,10 @@ class Host:
         self.kick()
         return waiting
 
-    def revoke(self, what: str) -> None:
+    def revoke(self, what: str | IPv6Address) -> None:
         """Ends a waiting SSA, given by its address or its name. Raises NoSuchObject."""
-        self.stack.revoke(to_address(what) if ":" in what else what, self.now())
+        named = isinstance(what, str) and ":" not in what
+        self.stack.revoke(str(what) if named else to_address(what), self.now())
         self.kick()
 
     async def datagram_socket(
@@ -334,6 +342,10 @@ class Host:
         source: str | IPv6Address | None = None,
     ) -> list[EchoReply | None]:
         """`count` echo requests of `size` bytes, one after another; for each its reply, or None after `timeout`."""
+        check_number(count, "count", 0, 1 << 31)
+        check_number(size, "size", 0, LARGEST)
+        check_seconds(interval, "interval")
+        check_seconds(timeout, "timeout")
         replies: list[EchoReply | None] = []
         async with self.open_ping(peer, source=source) as ping:
             for number in range(count):
