@@ -39,7 +39,7 @@ def collect(paths: Iterable[str | Path]) -> list[Path]:
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            out += sorted(path.rglob("*.pkt"))
+            out += sorted(found for found in path.rglob("*.pkt") if not found.is_dir())
         elif path.exists():
             out.append(path)
         else:
@@ -111,9 +111,10 @@ def run(files: Sequence[Path], settings: Settings, jobs: int = 1) -> Iterator[Ou
 
 def explain(outcome: Outcome, results: Mapping[Status, str] = RESULTS) -> list[str]:
     """A script that did not pass, for a reader: where, when, what differed."""
-    lines = [
-        f"{outcome.path}:{outcome.line}: {results[outcome.status]} at {outcome.time / 1e6:.6f} s: {outcome.message}"
-    ]
+    where, when = f"{outcome.path}:{outcome.line}", f" at {outcome.time / 1e6:.6f} s"
+    if outcome.status is Status.ERROR and not outcome.line:  # no script at all
+        where, when = outcome.path, ""
+    lines = [f"{where}: {results[outcome.status]}{when}: {outcome.message}"]
     if outcome.source and outcome.status is not Status.ERROR:
         lines.append(f"  {outcome.source}")
     return [*lines, *outcome.details]
@@ -205,6 +206,8 @@ def write_captures(outcomes: Iterable[Outcome], directory: Path) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     count = 0
     for outcome in outcomes:
+        if not outcome.packets:
+            continue
         name = re.sub(r"[^\w.-]+", "_", outcome.path.removesuffix(".pkt").strip("/")) + ".pcap"
         with (directory / name).open("wb") as file:
             writer = dpkt.pcap.Writer(file, snaplen=65575, linktype=DLT_RAW)
