@@ -113,7 +113,7 @@ class DataCalls(NamingCalls):
         chunk = session.read(size, self.target.now)
         if chunk:
             at = self.target.read.get(session, 0)
-            if urgent and not session.urgent_pending and chunk[:1] == octets(at + 1, 1):
+            if urgent and chunk[:1] == octets(at + 1, 1):
                 at += 1
             check("data was read", at, chunk)
             self.target.read[session] = at + len(chunk)

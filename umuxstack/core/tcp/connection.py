@@ -278,7 +278,7 @@ class Connection(Marks):
 
         # "Sixth, check the URG bit"
         if flags & wire.URG and self.state in (st.ESTABLISHED, st.FIN_WAIT_1, st.FIN_WAIT_2):
-            self._urgent_received(seq + urgent)
+            self._urgent_received(seq + urgent, now)
         # "Seventh, process the segment text"
         state = self.state
         if size:

@@ -63,10 +63,13 @@ class ReceiveHalf(SendHalf):
 
     # Urgent data (RFC 9293 3.8.5, MUST-30 to MUST-34; RFC 6093): the byte before the pointer, as all sockets have it
 
-    def _urgent_received(self, pointer: int) -> None:
-        if pointer <= self.rcv_nxt - (0 if self.rx is None else self.rx.size):
+    def _urgent_received(self, pointer: int, now: Micros) -> None:
+        rx, urgent = self.rx, self.urgent
+        if pointer <= self.rcv_nxt - (0 if rx is None else rx.size):
             return  # that byte was read already
-        if self.urgent is None or pointer > self.urgent.pointer:
+        if urgent is None or pointer > urgent.pointer:
+            if urgent is not None and rx is not None and rx.size and not self._until_urgent(rx, urgent):
+                self._before_urgent(0, now)  # whoever has read up to the last one steps over it, or it would come back
             self.urgent = Urgent(pointer)
             self._wake()
 
