@@ -109,6 +109,19 @@ def test_a_kernel_client_reaches_an_address_that_das_made(
     assert figures["drop.bad_checksum"] == 0
 
 
+def test_what_it_records_repeats_whichever_core_is_installed(
+    namespace: netns.Namespace, start: Callable[..., Up], umux: Umux, tmp_path: Path
+) -> None:
+    """With a compiled core it refused, and told the user what to put into the environment."""
+    up = start("--serve", "hello", "--record", str(tmp_path / "run"))
+    address = umux("das", "add", "hello").out.strip()
+    assert fetch(namespace, address).startswith(b"HTTP/1.1 200 OK")
+    assert up.end(signal.SIGTERM) == OK
+    shown = umux("replay", str(tmp_path / "run"), "--json")
+    assert shown.json["difference"] is None
+    assert shown.json["packets_in"] > 3
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, OK), (signal.SIGHUP, OK)])
 def test_a_signal_ends_it_and_nothing_is_left(
     namespace: netns.Namespace, start: Callable[..., Up], number: int, code: int

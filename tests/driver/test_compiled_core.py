@@ -70,6 +70,28 @@ def test_and_the_command_line_says_just_that() -> None:
         assert not done.stdout
 
 
+def test_a_program_that_has_loaded_nothing_yet_may_ask_for_the_sources() -> None:
+    said = run("", f"from umuxstack.core import use_sources; use_sources(); {ASK}").stdout.split()
+    assert said[0] == "False"
+    assert said[1].endswith("stack.py")
+    children = "import os; from umuxstack.core import use_sources; use_sources(); print(os.environ['UMUX_CORE'])"
+    assert run("", children).stdout == "python\n"
+
+
+def test_later_it_changes_nothing_for_there_would_be_two_cores() -> None:
+    late = "import umuxstack.core.units, sys; from umuxstack.core import use_sources; before = sys.meta_path[:]; "
+    done = run("", f"{late} use_sources(); assert sys.meta_path == before; {ASK}")
+    assert done.stdout.split()[0] == str(is_compiled()), done.stderr
+
+
+def test_mutants_run_on_the_sources_without_being_told() -> None:
+    """A compiled installation refused them, and told the user to say UMUX_CORE=python."""
+    done = run("", "import sys; from umuxstack.cli import main; sys.exit(main())", "drill", "--mutants", "nowhere.pkt")
+    assert done.returncode == 2
+    assert "UMUX_CORE" not in done.stderr
+    assert "nowhere.pkt" in done.stderr
+
+
 def test_a_compiled_core_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "is_compiled", lambda: True)
     with pytest.raises(BadArgument, match="UMUX_CORE=python"):

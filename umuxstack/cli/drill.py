@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from umuxstack.cli.common import FAILED, OK, USAGE, Commands, Failure, add_command, cannot_use
-from umuxstack.core import is_compiled
+from umuxstack.core import is_compiled, use_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,11 +78,11 @@ def add(commands: Commands) -> None:
 
 
 def _drill(arguments: argparse.Namespace) -> int:
+    _check_combination(arguments)
     from umuxstack.cli import output
     from umuxstack.conformance import suite
     from umuxstack.conformance.runner import Settings
 
-    _check_combination(arguments)
     if arguments.matrix:
         return _matrix(arguments)
     if not arguments.paths:
@@ -154,6 +154,8 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     for option in ("junit", "pcap"):
         if arguments.matrix and getattr(arguments, option):
             raise Failure(f"--{option} is not for --matrix", "it runs no scripts; --json is for programs", USAGE)
+    if arguments.mutants:
+        use_sources()  # nothing of a compiled core can be flipped
     if arguments.mutants and is_compiled():
         raise Failure("mutants need a core in plain Python", "start with UMUX_CORE=python in the environment", USAGE)
 

@@ -4,6 +4,7 @@ import argparse
 from typing import Final
 
 from umuxstack.cli.common import OK, Commands, add_command, running_stack
+from umuxstack.core import use_sources
 
 _DESCRIPTION: Final = """\
 Makes a TUN device, routes the prefix to it, and runs a stack behind it with a control socket, until Ctrl-C,
@@ -110,6 +111,8 @@ def add(commands: Commands) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    if arguments.record:
+        use_sources()  # a compiled core cannot be recorded
     from umuxstack.cli import running
 
     return running.up(arguments)

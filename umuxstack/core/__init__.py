@@ -2,7 +2,7 @@
 
 Installed with `UMUX_COMPILE=1`, its modules are compiled (docs/speed.md), and their sources lie beside them. With
 `UMUX_CORE=python` in the environment the sources are what is imported: recordings and mutants, which replace parts of
-the core, need that.
+the core, need that. The commands that make them see to it themselves.
 """
 
 import os
@@ -30,6 +30,13 @@ def is_compiled() -> bool:
     from umuxstack.core import units
 
     return not str(units.__file__).endswith(".py")
+
+
+def use_sources() -> None:
+    """As with UMUX_CORE=python, for this process and its children; too late, once anything of the core is loaded."""
+    if not any(name.startswith(f"{__name__}.") for name in sys.modules):
+        os.environ["UMUX_CORE"] = "python"
+        sys.meta_path.insert(0, _Sources())
 
 
 _wanted = os.environ.get("UMUX_CORE", "")
