@@ -264,11 +264,23 @@ def patches_the_core(module: ast.Module) -> Iterator[ast.FunctionDef | ast.Async
                 yield function
 
 
+def test_where_the_core_has_values_of_attrs_it_has_nothing_else() -> None:
+    """Such a module is not compiled. Once another class stood in one, with a compiled base: no stack could be made."""
+    found = []
+    for path in sources(CORE):
+        classes = [node for node in tree(path).body if isinstance(node, ast.ClassDef)]
+        values = [node for node in classes if any("attrs." in ast.unparse(mark) for mark in node.decorator_list)]
+        if values:
+            enums = [node for node in classes if any("Enum" in ast.unparse(base) for base in node.bases)]
+            found += [f"{name_of(path)} {node.name}" for node in classes if node not in values + enums]
+    assert found == []
+
+
 def test_tests_that_patch_a_class_of_the_core_are_marked_plain() -> None:
     """Compiled code does not call what is put there: `make test-fast` alone would notice, or nobody would."""
     found = [
         (name_of(path), function)
-        for part in ("core", "conformance", "driver", "sim")
+        for part in ("cli", "control", "core", "conformance", "driver", "sim")
         for path in sources(ROOT / "tests" / part)
         for function in patches_the_core(tree(path))
     ]

@@ -10,7 +10,8 @@ from umuxstack.core.address.pool import AddressPool
 from umuxstack.core.address.statistics import PoolStatistics
 from umuxstack.core.echo.session import EchoSession
 from umuxstack.core.errors import NoSuchObject
-from umuxstack.core.legacy.answers import Knocks, Telescope
+from umuxstack.core.legacy.answers import Telescope
+from umuxstack.core.legacy.knocks import Knocks
 from umuxstack.core.legacy.ports import PortMux
 from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_u import ListenU

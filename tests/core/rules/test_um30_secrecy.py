@@ -25,7 +25,7 @@ from tests.core.scene import (
     udp_das,
 )
 from umuxstack.core.errors import AddressInUse, Drop, LocalError, Reason
-from umuxstack.core.legacy.answers import Knocks
+from umuxstack.core.legacy.knocks import Knocks
 from umuxstack.core.tcp import state as st
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.units import Address, Micros, minutes, seconds

@@ -9,9 +9,8 @@ of UM-31 is switched off. ICMPv6 errors are rate-limited (RFC 4443 2.4 (f)).
 from collections import OrderedDict
 from typing import Final
 
-import attrs
-
 from umuxstack.core.errors import Drop
+from umuxstack.core.legacy.knocks import Knocks
 from umuxstack.core.network.ingress import Nobody
 from umuxstack.core.session.context import Context
 from umuxstack.core.tcp.seq import MASK
@@ -99,16 +98,6 @@ def refuse_late_fragments(ctx: Context, limit: ErrorLimit, first: bytes, now: Mi
     """8200-4.5-11, RFC 4443 3.3: the reassembly time is exceeded."""
     code = icmpv6.REASSEMBLY_TIME
     send_error(ctx, limit, first, 0, len(first), icmpv6.TIME_EXCEEDED, code, 0, now)
-
-
-@attrs.frozen(slots=True)
-class Knocks:
-    """What is known of a source whose packets met nobody: how many, when the first and the newest came."""
-
-    source: Address
-    packets: int
-    first: Micros
-    last: Micros
 
 
 class Telescope(Nobody):
