@@ -1,5 +1,8 @@
 """Record and replay: a run repeats, byte for byte, and a difference is found where it is."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from socket import AF_INET6, SO_RCVBUF, SOCK_STREAM, SOL_SOCKET
 from typing import Any
@@ -21,9 +24,11 @@ from umuxstack.core.wire.address import parse
 from umuxstack.driver.addresses import to_address
 from umuxstack.driver.links.impair import Impairment, Pipe
 from umuxstack.driver.pump import END_BATCH
+from umuxstack.driver.qlog import QlogWriter
 from umuxstack.driver.record import Recorder
 from umuxstack.driver.replay import NotARecording, main, replay
 from umuxstack.driver.runtime import Host
+from umuxstack.host import _keep_log
 
 
 def record_a_lossy_transfer(path: Path) -> bytes:
@@ -185,6 +190,48 @@ def test_a_fault_that_the_driver_survived_is_repeated_too(tmp_path: Path) -> Non
     assert {*faults} == {KeyError, ZeroDivisionError}
     assert replay(tmp_path / "run.jsonl", {"faulty": Faulty}).difference is None
     assert replay(tmp_path / "run.jsonl", {"faulty": Aimd}).difference is not None
+
+
+@pytest.mark.plain
+async def test_a_full_disk_ends_a_recording_and_the_logs_but_not_the_stack(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error went through the core's verbs: sessions were aborted, and `umux up` ended with a traceback."""
+    left, right = fake_wire(offload=False)
+    with short_files(20_000):
+        async with Host(left, config(CLIENT_PREFIX)) as client:
+            with Recorder(tmp_path / "run.jsonl") as recorder:
+                async with Host(right, config(SERVER_PREFIX, SHARED), recorder=recorder) as server:
+                    log = QlogWriter(server.stack, tmp_path / "logs")
+                    _keep_log(server, log)
+                    async with (
+                        await server.listen(80, address=SHARED) as listener,
+                        await client.connect(SHARED, 80) as stream,
+                        await listener.accept() as accepted,
+                        trio.open_nursery() as nursery,
+                    ):
+                        nursery.start_soon(accepted.send_all, bytes(6_000_000))
+                        got = 0
+                        while got < 6_000_000:
+                            got += len(await stream.receive_some())
+                    log.close()
+                    assert server.pump.faults == 0
+    assert recorder.error is not None
+    assert log.error is not None
+    assert caplog.text.count("the recording ended: [Errno 27]") == 1
+    assert caplog.text.count("the logs of sessions ended: [Errno 27]") == 1
+    assert replay(tmp_path / "run.jsonl").difference is None
+
+
+@contextmanager
+def short_files(size: int) -> Iterator[None]:
+    """No file of this process may become longer: what a full disk does, as another error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.plain

@@ -6,6 +6,7 @@ address (UM-34). `umux plot` draws them. What is written is what `Stack.watch` s
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from umuxstack.core.session.context import TraceLine
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.congestion.base import UNLIMITED
 from umuxstack.core.units import Micros
+
+logger = logging.getLogger("umuxstack")
 
 RECORD_SEPARATOR: Final = "\x1e"
 OPEN_FILES: Final = 256  # at most; the one longest silent is closed, and reopened when it speaks again
@@ -54,16 +57,25 @@ class QlogWriter:
             for time, kind, session, values in lines:
                 self._line(time, kind, session, values)
         except OSError as error:
-            self.error = error
-            self.close()
+            self._fail(error)
 
     def close(self) -> None:
         """Ends all logs."""
         self._closed = True
         self._stack.watch(None)
         for file in self._files.values():
-            file.close()
+            try:
+                file.close()
+            except OSError as error:
+                self._fail(error)
         self._files.clear()
+
+    def _fail(self, error: OSError) -> None:
+        if self.error is None:
+            self.error = error
+            logger.warning("umuxstack: the logs of sessions ended: %s", error)
+        if not self._closed:
+            self.close()
 
     def note(self, event: Event) -> None:
         """A moment in the life of a lease, into `leases.qlog`."""
@@ -74,7 +86,10 @@ class QlogWriter:
             data["reason"] = event.reason.name.lower()
         if event.label:
             data["label"] = event.label
-        self._event("leases", event.time, f"umux:{event.kind.value}", data, lambda: {"type": "network"})
+        try:
+            self._event("leases", event.time, f"umux:{event.kind.value}", data, lambda: {"type": "network"})
+        except OSError as error:
+            self._fail(error)
 
     def _line(self, time: Micros, kind: str, session: Any, values: tuple[Any, ...]) -> None:
         lease = session.lease

@@ -7,6 +7,7 @@ compared. A recording holds the seed and all content: it is a secret.
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.session import TcpSession
 from umuxstack.core.udp.session import UdpSession, UdpSocket
 from umuxstack.core.units import Micros
+
+logger = logging.getLogger("umuxstack")
 
 VERSION: Final = 1
 
@@ -111,6 +114,7 @@ class Recorder:
         self._depth = 0
         self._classes: dict[type, type] = {}
         self.stack: Stack | None = None
+        self.error: OSError | None = None  # why nothing is written any more
 
     def __enter__(self) -> "Recorder":
         return self
@@ -120,7 +124,10 @@ class Recorder:
 
     def close(self) -> None:
         """Ends the recording; the stack runs on without."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self._fail(error)
 
     def make_stack(
         self,
@@ -232,7 +239,17 @@ class Recorder:
 
     def _write(self, line: object) -> None:
         if not self._file.closed:
-            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            try:
+                self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            except OSError as error:
+                self._fail(error)
+                self.close()
+
+    def _fail(self, error: OSError) -> None:
+        """A full disk ends the recording, not the stack."""
+        if self.error is None:
+            self.error = error
+            logger.warning("umuxstack: the recording ended: %s", error)
 
 
 def describe(result: object, adopt: Callable[[object], int | None]) -> object:
