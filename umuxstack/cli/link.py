@@ -154,7 +154,9 @@ def _impairment(arguments: argparse.Namespace, direction: int) -> "Impairment":
 
     burst: Any = None
     if arguments.burst:
-        enter, _, leave = choose("burst").partition("/")
+        enter, slash, leave = choose("burst").partition("/")
+        if not slash:
+            raise Failure(f"--burst: {enter!r} is one share of two", "write ENTER/LEAVE, as 1%/30%", USAGE)
         burst = Burst(_share("burst", enter), _share("burst", leave))
     return Impairment(
         loss=_share("loss", choose("loss")),
