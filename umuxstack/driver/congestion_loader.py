@@ -44,11 +44,13 @@ def register_spec(spec: str, registered: MutableMapping[str, type]) -> str:
         return spec
     algorithm = load_spec(spec)
     name = algorithm.__dict__.get("name") or algorithm.__name__.lower()
+    if not isinstance(name, str):
+        raise BadArgument(f"{spec}: {name!r} is no name: its name is a word of printable ASCII")
     try:
         registry.register(name, algorithm, registered)
     except BadArgument as error:
         raise BadArgument(f"{spec}: {error}") from error
-    return str(name)
+    return name
 
 
 def _execute(path: Path, spec: str) -> ModuleType:

@@ -61,7 +61,7 @@ def register(name: str, algorithm: object, registered: MutableMapping[str, type]
 
     Registering another class under the same name replaces it for sessions to come; a built-in name is taken.
     """
-    if not (isinstance(name, str) and name.isascii() and name.isprintable() and " " not in name):
+    if not (name.isascii() and name.isprintable() and " " not in name):
         raise BadArgument(f"an algorithm cannot be registered as {name!r}: its name is a word of printable ASCII")
     if not name or name in BUILT_IN:
         raise BadArgument(f"an algorithm cannot be registered as {name!r}; choose a name of its own")
