@@ -62,10 +62,12 @@ build/compiled/stamp: .venv/dev.stamp scripts/compile_core.py $(SOURCES) build/s
 	@UMUX_COMPILE=1 $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
 	@mv build/begun $@ # as old as the sources that were read: what was edited meanwhile is newer
 
-# -P and the order of paths: the compiled package comes before the sources in this directory.
-test-fast: build/compiled/stamp  ## the tests of core and driver again, on the compiled core
-	PYTHONPATH=build/compiled $(PY) -P -m pytest -o pythonpath="build/compiled ." -m "not plain" \
-	    tests/core tests/conformance tests/driver tests/fuzz tests/scale tests/sim tests/testing $(ARGS)
+# The order of paths, and no current directory before them: the compiled package comes before the sources that are here,
+# in programs that the tests start as well.
+test-fast: build/compiled/stamp  ## the tests again, of the core and of all that runs it, on the compiled core
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled $(PY) -m pytest -o pythonpath="build/compiled ." -m "not plain" \
+	    tests/core tests/conformance tests/control tests/cli tests/driver tests/fuzz tests/scale tests/sim tests/testing \
+	    $(ARGS)
 
 bench: .venv/dev.stamp  ## ratios to the kernel over veth, in JSON and as a table (root; six minutes; `make fast` adds rows)
 	$(PY) -m benchmarks.run $(ARGS)

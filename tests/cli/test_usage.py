@@ -109,6 +109,12 @@ def test_the_version(umux: Umux, words: tuple[str, ...]) -> None:
     assert re.match(r"umuxstack 0\.1\.0, core (in Python|compiled), Python 3\.\d+", said), said
 
 
+def test_the_programs_that_tests_start_run_the_same_core(umux: Umux) -> None:
+    """On a compiled core, theirs was found in the current directory, and was the plain one."""
+    started = subprocess.run([*PROGRAM, "version"], capture_output=True, text=True, check=True, timeout=30)
+    assert started.stdout == umux("version").out
+
+
 # no stack, or the wrong one
 
 

@@ -130,6 +130,7 @@ async def test_hosts() -> None:
                     pass
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("number", [0, True, 99])
 def test_a_descriptor_is_no_place_for_a_recording(number: Any) -> None:
     """`record=True` wrote the stack's secrets to descriptor 1, and closed it."""
