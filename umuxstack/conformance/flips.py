@@ -15,6 +15,7 @@ from umuxstack.core.tcp import connection, forward_rto, quiet, recovery
 from umuxstack.core.tcp.congestion.base import CongestionControl
 from umuxstack.core.tcp.emit import Emitter
 from umuxstack.core.tcp.session import TcpSession
+from umuxstack.core.tcp.tcb import Urgent
 from umuxstack.core.units import NEVER, Micros, minutes, seconds
 from umuxstack.core.wire import tcp_options
 
@@ -129,6 +130,27 @@ _SLICE = SendBuffer.slice
 _LEARN = PathMtu.learn
 _NEWER = quiet.Quiet._is_newer
 _UNPACK = TcpSession._unpack
+
+
+_ESTABLISHED_ACK = connection.Connection._established_ack
+_REPORTED = recovery.Recovery._duplicate_reported
+
+
+def any_update(self: Any, seq: int, *told: Any) -> None:
+    self.snd_wl1 = min(self.snd_wl1, seq)
+    _ESTABLISHED_ACK(self, seq, *told)
+
+
+def report_unheard(self: Any, loss: Any, block: tuple[int, int], now: Micros) -> None:
+    _REPORTED(self, loss, block, now)
+    loss.reo_mult = 1
+
+
+def mark_moves(self: Any, pointer: int, now: Micros) -> None:
+    if pointer > self.rcv_nxt - (0 if self.rx is None else self.rx.size):
+        if self.urgent is None or pointer > self.urgent.pointer:
+            self.urgent = Urgent(pointer)
+            self._wake()
 
 
 def other_octets(self: SendBuffer, start: int, end: int) -> Any:

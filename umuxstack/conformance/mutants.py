@@ -17,7 +17,8 @@ from umuxstack.core.listen import cookies, listen_u
 from umuxstack.core.network.pmtu import PathMtu
 from umuxstack.core.session.receive_buffer import Assembler
 from umuxstack.core.session.send_buffer import SendBuffer
-from umuxstack.core.tcp import connection, forward_rto, quiet, recovery, send, tcb
+from umuxstack.core.tcp import connection, forward_rto, quiet, recovery, send, session, tcb
+from umuxstack.core.tcp.congestion import cubic
 from umuxstack.core.tcp.congestion.base import CongestionControl
 from umuxstack.core.tcp.congestion.cubic import Cubic
 from umuxstack.core.tcp.emit import Emitter
@@ -244,6 +245,29 @@ MUTANTS: Final = (
         "who slept takes windows unscaled",
         set_(TcpSession, "_unpack", flips.unpack_unscaled),
         "slept",
+    ),
+    Mutant(
+        "any-window-update",
+        "a segment that was overtaken brings its window back",
+        set_(connection.Connection, "_established_ack", flips.any_update),
+        "window",
+    ),
+    Mutant("sleepers-challenge", "who slept challenges without a limit", set_(session, "CHALLENGE_BURST", 0), "sleep"),
+    Mutant(
+        "reports-widen-nothing",
+        "a D-SACK does not widen RACK's window",
+        set_(recovery.Recovery, "_duplicate_reported", flips.report_unheard),
+        "rfc8985",
+    ),
+    Mutant("wide-for-ever", "and what it widened stays wide", set_(recovery, "_REO_PERSIST", 10**6), "rfc8985"),
+    Mutant("no-fast-convergence", "RFC 9438 4.7 is off", set_(Cubic, "fast_convergence", False), "rfc9438"),
+    Mutant("cubic-twice", "CUBIC's C is 0.8", set_(cubic, "SCALE_UP", 8), "rfc9438"),
+    Mutant("given-up-with-a-word", "who is given up is told by RST", flip(resets_given_up=2), "gives-up"),
+    Mutant(
+        "urgent-comes-back",
+        "what was taken out of band is read once more",
+        set_(ReceiveHalf, "_urgent_received", flips.mark_moves),
+        "urgent",
     ),
     Mutant(
         "other-octets", "what is sent again is other data", set_(SendBuffer, "slice", flips.other_octets), "rfc5681"
