@@ -87,6 +87,10 @@ def set_option(calls: "Calls", socket: Socket, level: int, name: int, value: Val
             raise CallError(errno.EOPNOTSUPP)
         socket.policy["fast_open"] = bool(given)
         socket.remembered[option] = given
+    elif option == (TCP, OWN["TCP_FUNCTION_BLK"]) and isinstance(given, dict):
+        stack = given.get("function_set_name", b"")
+        if stack not in (b"freebsd", b"default"):
+            raise UnsupportedConstruct(f"the TCP stack {stack.decode() if isinstance(stack, bytes) else stack!r}")
     elif option == (SOL, OWN["SO_TIMESTAMPING"]) and isinstance(given, int):
         socket.notices.set_stamps(socket.session, given)
     elif option == (TCP, stdlib.TCP_CONGESTION):

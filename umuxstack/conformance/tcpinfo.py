@@ -42,6 +42,12 @@ _CA: Final = {"open": 0, "recovery": 3, "loss": 4}
 _CWR: Final = 2
 
 
+def _path_mtu(calls: "Calls", tcb: Tcb) -> int:
+    """Of the script's link: the stack's own is wider where packets are translated (siit.py)."""
+    wider = 0 if calls.target.translator is None else 20
+    return tcb.ctx.pmtu.get(tcb.pair[:16], calls.target.now) - wider
+
+
 def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     """Every `tcpi_*` that this stack can tell, of the socket's session; {} without one."""
     if socket is None:
@@ -88,7 +94,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_snd_wnd": known.snd_wnd,
         "tcpi_rcv_wnd": known.rcv_wnd,
         "tcpi_bytes_acked": max(tcb.snd_una - tcb.iss - 1, 0) if tcb.iss else 0,
-        "tcpi_pmtu": known.snd_mss + 60,
+        "tcpi_pmtu": _path_mtu(calls, tcb),
         # FreeBSD's and our own names
         "tcpi_snd_zerowin": 0,
         "tcpi_snd_rexmitpack": known.total_retrans,
