@@ -7,6 +7,7 @@ whose readiness changed, events). After inputs, drain the outputs and ask for
 
 # RFC 9293 appendix B: MUST-43, MUST-44, MUST-45, MUST-46; 8504-6.1-1, 8504-6.4-1, 8504-6.4-2
 
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -189,6 +190,11 @@ class Stack(Census):
             taken.append(Event(time, kind, name, address, peer, reason, label))
         events.clear()
         return taken
+
+    def keep_events(self, count: int) -> None:
+        """How many events wait for `take_events` at most, the youngest; 65,536 at first. 0: nobody wants any."""
+        ctx = self._ctx
+        ctx.events = deque(ctx.events, maxlen=count)
 
     def is_due(self, now: Micros) -> bool:
         """Whether `advance` has something to do now. Cheaper than `next_deadline`, for who does not sleep anyway."""

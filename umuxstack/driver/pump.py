@@ -34,6 +34,7 @@ END_BATCH: Final = 100  # sessions ended before anything else is done: some 2 ms
 PENDING_LIMIT: Final = 1024  # packets kept for a link that takes no more
 EMPTY_WAKES: Final = 32  # "readable" without a packet, in a row, before we stop believing and look only now and then
 EMPTY_PAUSE: Final = 0.05  # seconds between those looks
+EVENTS: Final = 65536  # that one turn may bring; what is beyond is lost, the oldest first
 LINK_ERRORS: Final = (OSError, trio.ClosedResourceError)
 RETRY_FIRST: Final = millis(50)
 RETRY_LAST: Final = seconds(2)
@@ -79,6 +80,7 @@ class Pump:
         self._woken = False  # the link itself ended the last sleep
         self._empty_wakes = 0
         self._subscribers: list[trio.MemorySendChannel[Event]] = []
+        stack.keep_events(0)  # as long as nobody subscribes
 
     def now(self) -> Micros:
         return self._clock.now()
@@ -107,7 +109,7 @@ class Pump:
         """A channel of everything that happens from now on; what a slow reader leaves no room for is lost to it."""
         sender, receiver = trio.open_memory_channel[Event](limit)
         if not self._subscribers:
-            self.stack.take_events()  # the past; nobody wanted it
+            self.stack.keep_events(EVENTS)
         self._subscribers.append(sender)
         return receiver
 
@@ -328,6 +330,8 @@ class Pump:
             except trio.BrokenResourceError:
                 sender.close()
                 self._subscribers.remove(sender)
+        if not self._subscribers:
+            self.stack.keep_events(0)
 
     # the link's health
 
