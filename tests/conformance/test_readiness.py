@@ -3,7 +3,7 @@
 import pytest
 
 from umuxstack.conformance.outcome import Status
-from umuxstack.conformance.runner import run_text
+from umuxstack.conformance.runner import Settings, run_text
 
 OPEN = """
     0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
@@ -71,3 +71,16 @@ def test_less_than_the_low_water_mark_is_nothing_to_read() -> None:
    +0 read(4, ..., 1000) = 0
 """)
     assert status is Status.PASSED, message
+
+
+@pytest.mark.parametrize(("system", "blocks"), [("linux", True), ("freebsd", False)])
+def test_bsd_hands_down_who_does_not_block(system: str, blocks: bool) -> None:
+    """What a FreeBSD accepts on a socket that does not block does not block, either; it did."""
+    result = run_text(
+        OPEN.replace("SOCK_STREAM", "SOCK_STREAM|SOCK_NONBLOCK", 1).replace("<mss 1460,nop,wscale 8>", "<...>")
+        + "   +0 read(4, ..., 100) = -1 EAGAIN\n   +0 fcntl(4, F_SETFL, O_RDWR) = 0\n"
+        "+0...0.1 read(4, ..., 100) = 10\n  +.1 < P. 1:11(10) ack 1 win 257\n   * > . 1:1(0) ack 11\n",
+        settings=Settings(personality=system),
+    )
+    assert result.status is (Status.FAILED if blocks else Status.PASSED), result.message
+    assert (result.message == "read() blocks") is blocks

@@ -42,12 +42,12 @@ class NamingCalls:
         connect_port: int,
         doubles_buffers: bool,
         errnos: dict[Reason, int] | None = None,
-        counts_octets: bool = False,
+        bsd: bool = False,
         tolerance: Micros = Micros(4000),  # noqa: B008
     ) -> None:
         self.target = target
         self.tolerance = tolerance  # of timestamps
-        self.counts_octets = counts_octets  # TCP_INFO tells windows in octets (FreeBSD), not in segments (Linux)
+        self.bsd = bsd  # TCP_INFO tells windows in octets; accept() hands down who does not block
         self.table = Table(errnos or {})
         self.bind_port = bind_port
         self.connect_port = connect_port
@@ -162,6 +162,7 @@ class NamingCalls:
         accepted = self.table.open("stream")
         accepted.session = session
         accepted.bound = socket.bound
+        accepted.blocking = socket.blocking or not self.bsd
         accepted.policy = dict(socket.policy)
         accepted.remembered = dict(socket.remembered)
         self.current = accepted

@@ -32,7 +32,7 @@ class OurStack(Subject):
             doubles_buffers=setup.personality == "linux" and not setup.ours,
             errnos=BSD_ERRNOS if setup.personality == "freebsd" else None,
             tolerance=Micros(setup.tolerance),
-            counts_octets=setup.personality == "freebsd",
+            bsd=setup.personality == "freebsd",
         )
         self.ours = setup.ours
         self.counters_from: dict[str, int] = {}

@@ -58,7 +58,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
     known = session.statistics()
     tcb = session.tcb
     mss = max(known.snd_mss, 1)
-    unit = 1 if calls.counts_octets else mss
+    unit = 1 if calls.bsd else mss
     ended = session.ended and session.state != st.TIME_WAIT
     # Window scale counts as an option when both sides sent it; a scale of 0 is one, too.
     scaled = tcb.policy.window_scaling and tcb.rcv_wscale > 0
@@ -101,7 +101,7 @@ def of(calls: "Calls", socket: "Socket | None") -> dict[str, Value]:
         "tcpi_snd_nxt": tcb.snd_nxt & MASK,
         "tcpi_rcv_nxt": tcb.rcv_nxt & MASK,
     }
-    if calls.counts_octets:  # a Linux means something else by it: what the application has come to read in a round trip
+    if calls.bsd:  # a Linux means something else by it: what the application has come to read in a round trip
         info["tcpi_rcv_space"] = known.rcv_wnd
     return info | _observed(calls, session)
 
