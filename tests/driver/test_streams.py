@@ -1,8 +1,10 @@
 """UmuxStream keeps trio's contract of a half-closeable stream, and says why a session broke."""
 
+from array import array
+
 import pytest
 import trio
-from trio.testing import check_half_closeable_stream, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, check_half_closeable_stream, wait_all_tasks_blocked
 
 from tests.driver.conftest import Pair
 from umuxstack.core.errors import BadArgument, Reason
@@ -89,6 +91,26 @@ async def test_a_memoryview_of_wide_items_is_sent_as_its_bytes(pair: Pair) -> No
     async with ours, theirs:
         await ours.send_all(memoryview(b"12345678").cast("I"))
         assert await theirs.receive_some() == b"12345678"
+
+
+@pytest.mark.parametrize("nothing", [b"", bytearray(), memoryview(b""), array("i")], ids=type)
+async def test_sending_nothing_tells_of_the_end_as_sending_does(
+    pair: Pair, nothing: bytes | bytearray | memoryview
+) -> None:
+    """An empty bytearray passed over a broken session, where empty bytes were refused."""
+    ours, theirs = await pair.session()
+    for send in (ours.send_all, ours.send_some):
+        with assert_checkpoints():
+            assert not await send(nothing)
+    theirs.abort()
+    await trio.sleep(1)
+    for send in (ours.send_all, ours.send_some):
+        with pytest.raises(trio.BrokenResourceError):
+            await send(nothing)
+    await ours.aclose()
+    for send in (ours.send_all, ours.send_some):
+        with pytest.raises(trio.ClosedResourceError):
+            await send(nothing)
 
 
 async def test_what_was_written_before_aclose_is_delivered_after_it(pair: Pair) -> None:

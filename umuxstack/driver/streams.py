@@ -43,7 +43,7 @@ def _lasting(data: Buffer) -> Iterator[Buffer]:
         yield data
         return
     with memoryview(data) as view, view.cast("B") as octets:
-        for start in range(0, len(octets), COPY_SIZE):
+        for start in range(0, max(len(octets), 1), COPY_SIZE):  # of nothing one empty piece
             yield bytes(octets[start : start + COPY_SIZE])
 
 
