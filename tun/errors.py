@@ -6,14 +6,18 @@ somebody who has just installed the program. All are `OSError`s with `errno` set
 
 import errno
 import os
+import shlex
+import sys
 from typing import Final
 
-PRIVILEGE_FIX: Final = (
-    "run it as root (`sudo ...`), or give the interpreter the right once "
-    '(`sudo setcap cap_net_admin+ep "$(readlink -f "$(which python3)")"`), '
-    "or use a private network namespace (`unshare -Urn ...`); "
-    "in a container: `--cap-add NET_ADMIN --device /dev/net/tun`"
+# The interpreter that runs, not the one that `python3` names in another shell; of a venv the file that it links to.
+_WITHOUT_ROOT: Final = (
+    "give the interpreter the right once "
+    f"(`sudo setcap cap_net_admin+ep {shlex.quote(os.path.realpath(sys.executable))}`), "
+    "or use a private network namespace (`unshare -Urn ...`)"
 )
+_IN_CONTAINERS: Final = "in a container: `--cap-add NET_ADMIN --device /dev/net/tun`"
+PRIVILEGE_FIX: Final = f"run it as root (`sudo ...`), or {_WITHOUT_ROOT}; {_IN_CONTAINERS}"
 
 
 class TunError(OSError):
@@ -89,5 +93,10 @@ def opening_failed(error: OSError, path: str) -> TunError:
             f"`sudo mkdir -p /dev/net && sudo mknod -m 666 {path} c 10 200`; in a container: `--device {path}`",
         )
     if code in (errno.EACCES, errno.EPERM):
-        return PermissionDenied(code, f"{path} may not be opened: `sudo chmod 666 {path}`, or {PRIVILEGE_FIX}")
+        # Neither a capability nor a namespace of one's own opens a file that is root's alone.
+        return PermissionDenied(
+            code,
+            f"{path} may not be opened: run it as root (`sudo ...`); or open it to all users (`sudo chmod 666 {path}`) "
+            f"and then {_WITHOUT_ROOT}; {_IN_CONTAINERS}",
+        )
     return TunError(code, f"opening {path}: {os.strerror(code)}")
