@@ -80,7 +80,7 @@ def test_two_values_are_for_a_to_b_and_for_b_to_a() -> None:
         (["--loss=-1%"], "a probability is between 0 and 1"),
         (["--loss", "nan"], "a probability is between 0 and 1"),
         (["--loss", "0,0,0"], "--loss takes one value, or two with a comma"),
-        (["--burst", "0.1"], "--burst: '' is no share"),
+        (["--burst", "0.1"], "--burst: '0.1' is one share of two"),
         (["--delay", "10"], "--delay: '10' is no time"),
         (["--delay", "10min"], "--delay: '10min' is no time"),
         (["--rate", "fast"], "--rate: 'fast' is no number"),
