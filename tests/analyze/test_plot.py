@@ -131,6 +131,27 @@ def test_sessions_that_share_an_address_have_a_log_each(tmp_path: Path) -> None:
     assert len([*(tmp_path / side).iterdir()]) == 4
 
 
+def test_a_flood_of_syns_makes_no_files(tmp_path: Path) -> None:
+    """Each half-open candidate of a service had a file of its own, for ever."""
+    service = "2001:db8:2::5"
+    with Network(seed=5) as net:
+        client, server = net.hosts("client", "server")
+        log = QlogWriter(server.stack, tmp_path)
+        server.listen(address=service)
+        session = client.connect(service)
+        net.run_for(millis(10))
+        for number in range(50):
+            net.inject(builders.tcp(f"2001:db8:66::{number + 1:x}", service, flags="S", seq=number))
+        net.run_for(minutes(5))
+        client.abort(session)
+        net.run_for(millis(10))
+        log.drain()
+        log.close()
+    (path,) = tmp_path.glob("*.qlog")
+    states = [event["data"]["new"] for event in read(path)[1] if "connection_state" in event["name"]]
+    assert states == ["SYN-RECEIVED", "ESTABLISHED", "CLOSED"]
+
+
 @pytest.mark.rule("UM-34")
 def test_no_address_stands_in_a_log(tmp_path: Path) -> None:
     log_a_lossy_transfer(tmp_path)

@@ -118,6 +118,16 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, file: str, message: st
     assert message in caught.value.cause
 
 
+def test_an_algorithm_of_ones_own_may_stand_among_tcps_settings(tmp_path: Path) -> None:
+    """It was no name of an algorithm there; the key that takes one is `cc`."""
+    (tmp_path / "mine.py").write_text(
+        "from umuxstack.core.tcp.congestion.base import CongestionControl\n\nclass Mine(CongestionControl):\n    pass\n"
+    )
+    file = f'prefix = "2001:db8:1::/64"\n[tcp]\ncongestion = "{tmp_path}/mine.py:Mine"\n'
+    assert given(tmp_path, file).config.tcp.congestion in given(tmp_path, file).algorithms
+    assert given(tmp_path, file, "--cc", "bbr").config.tcp.congestion == "bbr"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"cannot read .*none\.toml"):
         settings(parser.parse(["up", "--config", str(tmp_path / "none.toml")]))

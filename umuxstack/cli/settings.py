@@ -120,6 +120,8 @@ def settings(arguments: argparse.Namespace) -> Settings:
         if service not in SERVICES:
             raise Failure(f"there is no service {service!r}", f"--serve knows {' and '.join(SERVICES)}", USAGE)
     core: dict[str, Any] = {name: given[name] for name in _STACK if name in given}
+    if ":" in str(given.get("tcp", {}).get("congestion", "")):  # [tcp] in a file: an algorithm of one's own as well
+        given.setdefault("cc", given["tcp"].pop("congestion"))
     try:
         config = make_config(
             given["prefix"],

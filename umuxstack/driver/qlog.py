@@ -23,6 +23,7 @@ logger = logging.getLogger("umuxstack")
 
 RECORD_SEPARATOR: Final = "\x1e"
 OPEN_FILES: Final = 256  # at most; the one longest silent is closed, and reopened when it speaks again
+_HALF_OPEN: Final = "SYN-RECEIVED"
 _LAST_STATES: Final = ("CLOSED", "TIME-WAIT")
 
 
@@ -30,7 +31,8 @@ class QlogWriter:
     """Writes the logs of one stack's sessions into a folder.
 
     Call `drain` after each turn of the stack (the driver does, after `follow`), and `close` at the end.
-    Files are made with the first thing that a session does. Raises OSError when the folder cannot be written.
+    Files are made with the first thing that a session does; where many meet at one address, once its handshake goes on.
+    Raises OSError when the folder cannot be written.
     """
 
     def __init__(self, stack: Stack, folder: str | os.PathLike[str]) -> None:
@@ -42,6 +44,7 @@ class QlogWriter:
         self._known: set[str] = set()
         self._states: dict[str, str] = {}
         self._phases: dict[str, str] = {}
+        self._half_open: dict[str, Micros] = {}  # since when; no file for one of a flood that never opens
         self._closed = False
         self.error: OSError | None = None  # why nothing is written any more
         stack.watch(self._sink)
@@ -94,8 +97,17 @@ class QlogWriter:
     def _line(self, time: Micros, kind: str, session: Any, values: tuple[Any, ...]) -> None:
         lease = session.lease
         name = lease.name
-        if lease.grain != "session" or isinstance(lease, ChosenLease):  # many sessions at one address: tell them apart
+        many = lease.grain != "session" or isinstance(lease, ChosenLease)
+        if many:  # sessions at one address: tell them apart
             name = f"{name}.{session.local_port}-{session.remote_port}-{session.pair[:16].hex()[-6:]}"
+        since = self._half_open.pop(name, None)
+        if since is not None:
+            if kind == "state" and values[0] in _LAST_STATES:
+                return
+            self._state(name, session, since, _HALF_OPEN)
+        elif many and kind == "state" and values[0] == _HALF_OPEN and name not in self._states:
+            self._half_open[name] = time
+            return
         if kind == "sent":
             start, end, again = values
             data: dict[str, object] = {"offset": start, "end": end, "length": end - start}
@@ -106,14 +118,17 @@ class QlogWriter:
             start, end = values
             self._session(name, session, time, "recovery:packet_lost", {"offset": start, "end": end})
         elif kind == "state":
-            old = self._states.get(name)
-            self._states[name] = values[0]
-            data = {"new": values[0]} if old is None else {"old": old, "new": values[0]}
-            self._session(name, session, time, "connectivity:connection_state_updated", data)
-            if values[0] in _LAST_STATES:
-                self._forget(name)
+            self._state(name, session, time, values[0])
         elif kind == "acked":
             self._metrics(name, session, time, values)
+
+    def _state(self, name: str, session: Any, time: Micros, new: str) -> None:
+        old = self._states.get(name)
+        self._states[name] = new
+        data: dict[str, object] = {"new": new} if old is None else {"old": old, "new": new}
+        self._session(name, session, time, "connectivity:connection_state_updated", data)
+        if new in _LAST_STATES:
+            self._forget(name)
 
     def _forget(self, name: str) -> None:
         """The session is over: a stack that runs for months keeps nothing of it but the file's name."""

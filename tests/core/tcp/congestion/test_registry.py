@@ -24,6 +24,12 @@ def test_a_built_in_name_makes_a_fresh_controller(name: str) -> None:
     assert (one.name, one.mss, one.cwnd, one.ssthresh) == (name, 1440, 14_400, UNLIMITED)
 
 
+def test_the_kernels_word_for_newreno_is_understood() -> None:
+    assert make("reno", 1440, 14_400).name == "newreno"
+    with pytest.raises(BadArgument, match="name of its own"):
+        register("reno", Timid, {})
+
+
 def test_an_unknown_name_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(BadArgument, match=r"'vegas'.*bbr, cubic, newreno, timid"):
         make("vegas", 1440, 14_400, {"timid": Timid})

@@ -21,6 +21,9 @@ BUILT_IN: Final[Mapping[str, type[CongestionControl]]] = MappingProxyType(
     {algorithm.name: algorithm for algorithm in (NewReno, Cubic, Bbr)}
 )
 
+# The kernel's word, so that programs which say TCP_CONGESTION need no change.
+_ALSO: Final[Mapping[str, str]] = MappingProxyType({"reno": "newreno"})
+
 # How TCP calls an algorithm: positionally, with these many arguments.
 _CALLS: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
     {
@@ -42,7 +45,7 @@ _CALLS: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
 
 def find(name: str, registered: Mapping[str, type]) -> type[CongestionControl]:
     """The algorithm called `name`. Raises `BadArgument` naming those there are."""
-    algorithm = BUILT_IN.get(name) or registered.get(name)
+    algorithm = BUILT_IN.get(_ALSO.get(name, name)) or registered.get(name)
     if algorithm is None:
         known = ", ".join(sorted({*BUILT_IN, *registered}))
         raise BadArgument(f"no congestion control is called {name!r}; there are: {known}")
@@ -63,7 +66,7 @@ def register(name: str, algorithm: object, registered: MutableMapping[str, type]
     """
     if not (name.isascii() and name.isprintable() and " " not in name):
         raise BadArgument(f"an algorithm cannot be registered as {name!r}: its name is a word of printable ASCII")
-    if not name or name in BUILT_IN:
+    if not name or name in BUILT_IN or name in _ALSO:
         raise BadArgument(f"an algorithm cannot be registered as {name!r}; choose a name of its own")
     registered[name] = check(algorithm)
 
