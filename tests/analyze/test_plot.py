@@ -129,6 +129,7 @@ def test_sessions_that_share_an_address_have_a_log_each(tmp_path: Path) -> None:
             states = [event["data"]["new"] for event in read(path)[1] if "connection_state" in event["name"]]
             assert states.count("ESTABLISHED") == 1, path
     assert len([*(tmp_path / side).iterdir()]) == 4
+    assert {"shared.1.1.qlog", "shared.1.2.qlog"} < {path.name for path in (tmp_path / "client").iterdir()}
 
 
 def test_a_flood_of_syns_makes_no_files(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 QUIC's `recovery:*` and `connectivity:*` names where they fit TCP, `umux:*` for the
 life of addresses. A file is named after the session's lease, never after an
-address (UM-34). `umux plot` draws them. What is written is what `Stack.watch` saw.
+address (UM-34); sessions that share one have a number behind it. `umux plot` draws
+them. What is written is what `Stack.watch` saw.
 """
 
 import json
@@ -17,7 +18,7 @@ from umuxstack.core.events import Event
 from umuxstack.core.session.context import TraceLine
 from umuxstack.core.stack import Stack
 from umuxstack.core.tcp.congestion.base import UNLIMITED
-from umuxstack.core.units import Micros
+from umuxstack.core.units import NEVER, Micros
 
 logger = logging.getLogger("umuxstack")
 
@@ -44,7 +45,10 @@ class QlogWriter:
         self._known: set[str] = set()
         self._states: dict[str, str] = {}
         self._phases: dict[str, str] = {}
-        self._half_open: dict[str, Micros] = {}  # since when; no file for one of a flood that never opens
+        # Of sessions that share an address, known by lease, pair and ports:
+        self._half_open: dict[tuple[object, ...], Micros] = {}  # since when; those of a flood get no file
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._numbered = 0
         self._closed = False
         self.error: OSError | None = None  # why nothing is written any more
         stack.watch(self._sink)
@@ -97,17 +101,23 @@ class QlogWriter:
     def _line(self, time: Micros, kind: str, session: Any, values: tuple[Any, ...]) -> None:
         lease = session.lease
         name = lease.name
-        many = lease.grain != "session" or isinstance(lease, ChosenLease)
-        if many:  # sessions at one address: tell them apart
-            name = f"{name}.{session.local_port}-{session.remote_port}-{session.pair[:16].hex()[-6:]}"
-        since = self._half_open.pop(name, None)
-        if since is not None:
-            if kind == "state" and values[0] in _LAST_STATES:
-                return
-            self._state(name, session, since, _HALF_OPEN)
-        elif many and kind == "state" and values[0] == _HALF_OPEN and name not in self._states:
-            self._half_open[name] = time
-            return
+        if lease.grain != "session" or isinstance(lease, ChosenLease):  # sessions at one address: tell them apart
+            who = name, session.pair, session.local_port, session.remote_port
+            number = self._numbers.get(who)
+            state = values[0] if kind == "state" else ""
+            if number is None:
+                if state == _HALF_OPEN and who not in self._half_open:
+                    self._half_open[who] = time
+                    return
+                since = self._half_open.pop(who, NEVER)
+                if since != NEVER and state in _LAST_STATES:
+                    return
+                number = self._numbers[who] = self._numbered = self._numbered + 1
+                if since != NEVER:
+                    self._state(f"{name}.{number}", session, since, _HALF_OPEN)
+            name = f"{name}.{number}"
+            if state in _LAST_STATES:
+                del self._numbers[who]
         if kind == "sent":
             start, end, again = values
             data: dict[str, object] = {"offset": start, "end": end, "length": end - start}
