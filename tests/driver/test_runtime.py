@@ -1,5 +1,9 @@
 """Host: the verbs of a running stack, its beginning and its end."""
 
+import errno
+import socket as stdlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf, nan
 from typing import Any
 
@@ -27,6 +31,8 @@ from umuxstack.driver.pump import END_BATCH
 from umuxstack.driver.runtime import Host
 from umuxstack.driver.streams import UmuxStream
 from umuxstack.host import make_config
+
+CLIENT_SHARED = "2001:db8:1::80"
 
 # connecting and listening
 
@@ -430,6 +436,49 @@ async def test_a_host_runs_once() -> None:
     with pytest.raises(RuntimeError, match="once"):
         async with host:
             pass
+
+
+async def test_nothing_begins_on_a_host_that_has_ended() -> None:
+    """`connect` and a reader of events waited for ever, `listen` gave a listener to which nobody can come."""
+    link, _ = memory_link_pair()
+    async with Host(link, config(CLIENT_PREFIX, CLIENT_SHARED)) as host:
+        listener = await host.listen(name="door")
+    begin: Callable[[], Awaitable[object]]
+    verb: Callable[[], object]
+    with trio.fail_after(1):
+        for begin in (
+            partial(host.connect, SHARED, 80),
+            host.listen,
+            host.datagram_socket,
+            partial(host.ping, SHARED),
+        ):
+            with pytest.raises(OSError, match="stack closed") as caught:
+                await begin()
+            assert caught.value.errno == errno.ENETDOWN
+        for verb in (partial(host.das, listener), partial(host.revoke, "door"), partial(host.open_ping, SHARED)):
+            with pytest.raises(OSError, match="stack closed"):
+                verb()
+        assert [event async for event in host.subscribe_events()] == []
+        make = partial(host.socket_factory.socket, stdlib.AF_INET6)
+        with make(stdlib.SOCK_STREAM, 0) as stream, make(stdlib.SOCK_DGRAM, 0) as datagrams:
+            for begin in (
+                partial(stream.connect, (SHARED, 80)),
+                partial(datagrams.bind, (CLIENT_SHARED, 53)),
+                partial(datagrams.sendto, b"", (SHARED, 53)),
+            ):
+                with pytest.raises(OSError, match="stack closed"):
+                    await begin()
+            with pytest.raises(OSError, match="stack closed"):
+                stream.listen()
+    assert host.stack.listeners() == []
+
+
+async def test_a_host_that_does_not_run_yet_says_so() -> None:
+    host = Host(memory_link_pair()[0], config(CLIENT_PREFIX))
+    with pytest.raises(AttributeError, match="async with"):
+        await host.connect(SHARED, 80)
+    with pytest.raises(AttributeError, match="has no attribute 'conect'"):
+        host.conect(SHARED)  # type: ignore[attr-defined]
 
 
 async def test_the_end_of_a_host_resets_what_is_open(pair: Pair) -> None:

@@ -108,6 +108,9 @@ class Pump:
     def subscribe(self, limit: int) -> trio.MemoryReceiveChannel[Event]:
         """A channel of everything that happens from now on; what a slow reader leaves no room for is lost to it."""
         sender, receiver = trio.open_memory_channel[Event](limit)
+        if self.stopped:
+            sender.close()
+            return receiver
         if not self._subscribers:
             self.stack.keep_events(EVENTS)
         self._subscribers.append(sender)

@@ -5,7 +5,8 @@
 
 Several hosts may live in one process; nothing is shared. The arguments of the
 verbs are text and seconds; inside they are packed addresses and microseconds.
-Wrong arguments raise `LocalError`s, what the network does raises `OSError`s.
+Wrong arguments raise `LocalError`s, what the network does raises `OSError`s, and so does
+the end of the host (ENETDOWN).
 """
 
 import gc
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address
 from math import isinf
 from types import TracebackType
-from typing import Final, Self, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVarTuple, Unpack
 
 import attrs
 import trio
@@ -25,7 +26,7 @@ from umuxstack.core.config import StackConfig, TcpPolicy
 from umuxstack.core.echo.reply import EchoReply
 from umuxstack.core.echo.session import LARGEST
 from umuxstack.core.entropy import Entropy
-from umuxstack.core.errors import BadArgument, NotListening
+from umuxstack.core.errors import BadArgument, NotListening, Reason
 from umuxstack.core.events import Event
 from umuxstack.core.listen.das import UdpDoor
 from umuxstack.core.listen.listen_0 import Listen0
@@ -41,6 +42,7 @@ from umuxstack.driver.addresses import to_address, to_prefix
 from umuxstack.driver.clock import Clock
 from umuxstack.driver.datagrams import UmuxDatagramSocket
 from umuxstack.driver.echo import UmuxPing
+from umuxstack.driver.errno_map import reason_error
 from umuxstack.driver.link import Link
 from umuxstack.driver.listeners import UmuxListener
 from umuxstack.driver.pump import LinkState, Pump
@@ -163,6 +165,20 @@ class Host:
             self._failed = True
             raise
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            why = ""
+            if name in ("stack", "pump", "socket_factory", "hostname_resolver"):
+                why = "; a Host runs, and has it, from `async with` on"
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{why}", name=name, obj=self)
+
+    def running(self) -> Stack:
+        """The stack, for a verb that begins something. Raises OSError once it has ended: nothing would ever come."""
+        if self.pump.stopped:
+            raise reason_error(Reason.STACK_CLOSED)
+        return self.stack
+
     # the stack's time and output
 
     def now(self) -> Micros:
@@ -233,6 +249,7 @@ class Host:
     ) -> UmuxStream:
         """`connect` with packed addresses, and a policy of the session's own."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        stack = self.running()
         if (
             source is not None
             and self.before_choice is not None
@@ -240,7 +257,7 @@ class Host:
             and not self.stack.joins(source)
         ):
             self.before_choice(source)
-        session = self.stack.connect(
+        session = stack.connect(
             peer, port, self.now(), source=source, unified=unified, label=label, policy=policy, early=early
         )
         taken = session.unsent
@@ -261,7 +278,7 @@ class Host:
         """A LISTEN_0 that accepts nothing until `das` (UM-20); with `address`, a service or a legacy listener."""
         await trio.lowlevel.checkpoint()
         concrete = None if address is None else to_address(address)
-        listener = self.stack.listen(self.now(), address=concrete, port=port, backlog=backlog, name=name)
+        listener = self.running().listen(self.now(), address=concrete, port=port, backlog=backlog, name=name)
         self.kick()
         return UmuxListener(listener, self.pump)
 
@@ -283,13 +300,14 @@ class Host:
         "client", which `pin`s the first peer by its address (128) or its /64 (64) (UM-26). The address is in the
         result's `lease.address`.
         """
+        stack = self.running()
         door: object = listener
         if isinstance(listener, UmuxListener):
             door = listener.listener
         elif isinstance(listener, UmuxDatagramSocket):
             door = listener.socket
         elif isinstance(listener, str | int):
-            door = self.stack.find_listener(listener)
+            door = stack.find_listener(listener)
         if not isinstance(door, Listen0 | UdpSocket):
             raise NotListening("DAS needs a listener in LISTEN_0, or a UDP socket: one that is bound to no address")
         if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime > 0):
@@ -297,7 +315,7 @@ class Host:
         chosen = None if ssa is None else to_address(ssa)
         if chosen is not None and self.before_choice is not None:
             self.before_choice(chosen)
-        waiting = self.stack.das(
+        waiting = stack.das(
             door,
             self.now(),
             ssa=chosen,
@@ -313,7 +331,7 @@ class Host:
     def revoke(self, what: str | IPv6Address) -> None:
         """Ends a waiting SSA, given by its address or its name. Raises NoSuchObject."""
         named = isinstance(what, str) and ":" not in what
-        self.stack.revoke(str(what) if named else to_address(what), self.now())
+        self.running().revoke(str(what) if named else to_address(what), self.now())
         self.kick()
 
     async def datagram_socket(
@@ -322,14 +340,14 @@ class Host:
         """A UDP socket. Without `address` it waits like a LISTEN_0 (UM-28), and sends from EAs (UM-18)."""
         await trio.lowlevel.checkpoint()
         concrete = None if address is None else to_address(address)
-        socket = self.stack.udp(self.now(), address=concrete, port=port, name=name)
+        socket = self.running().udp(self.now(), address=concrete, port=port, name=name)
         self.kick()
         return UmuxDatagramSocket(socket, self.pump)
 
     def open_ping(self, peer: str | IPv6Address, *, source: str | IPv6Address | None = None) -> UmuxPing:
         """An echo session with `peer`: requests as one likes. Close it when done."""
         concrete = None if source is None else to_address(source)
-        return UmuxPing(self.stack.ping(to_address(peer), self.now(), source=concrete), self.pump)
+        return UmuxPing(self.running().ping(to_address(peer), self.now(), source=concrete), self.pump)
 
     async def ping(
         self,

@@ -212,7 +212,7 @@ class UmuxSocket(trio.socket.SocketType):
         address, port = self._bound or (UNSPECIFIED, 0)
         host = self._host
         with os_errors():
-            listener = host.stack.listen(
+            listener = host.running().listen(
                 host.now(),
                 address=None if address == UNSPECIFIED else address,
                 port=port,
@@ -289,7 +289,7 @@ class UmuxSocket(trio.socket.SocketType):
     def _open_datagrams(self, local: tuple[Address, int]) -> UmuxDatagramSocket:
         address, port = local
         host = self._host
-        socket = host.stack.udp(host.now(), address=None if address == UNSPECIFIED else address, port=port)
+        socket = host.running().udp(host.now(), address=None if address == UNSPECIFIED else address, port=port)
         if self.options.hop_limit:
             socket.set_hop_limit(self.options.hop_limit)
         return UmuxDatagramSocket(socket, host.pump)
