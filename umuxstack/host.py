@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
+from ipaddress import IPv6Interface
 from typing import Any, Final
 
 import attrs
@@ -24,7 +25,7 @@ from umuxstack.core.address.scheme import Scheme
 from umuxstack.core.config import StackConfig
 from umuxstack.core.errors import AddressMalformed, BadArgument
 from umuxstack.core.units import Address
-from umuxstack.core.wire.address import to_text
+from umuxstack.core.wire.address import in_prefix, to_text
 from umuxstack.driver.addresses import several, to_address, to_prefix
 from umuxstack.driver.congestion_loader import register_spec
 from umuxstack.driver.fd_link import FdLink
@@ -92,6 +93,42 @@ class _TunSettings:
         return device
 
 
+def _check_device(
+    config: StackConfig,
+    texts: Mapping[str, object],
+    flags: Mapping[str, object],
+    mtu: object,
+    kernel_cores: object,
+    kernel_address: object,
+) -> None:
+    """Raises BadArgument and AddressMalformed for what can be no device's; the rest is the kernel's to refuse."""
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise BadArgument(f"{name} is {value!r}; it is text")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise BadArgument(f"{name} is {value!r}; it is True or False")
+    if not isinstance(mtu, int) or isinstance(mtu, bool):
+        raise BadArgument(f"mtu is {mtu!r}; it is a number of bytes")
+    if not isinstance(kernel_cores, Collection):
+        raise BadArgument(f"kernel_cores is {kernel_cores!r}; it is a list, of one if there is one alone")
+    last = (os.cpu_count() or 1) - 1
+    for core in kernel_cores:
+        if not isinstance(core, int) or not 0 <= core <= last:
+            raise BadArgument(f"kernel_cores names core {core!r}; this machine has 0 to {last}")
+    if kernel_address is None:
+        return
+    try:
+        kernel = to_address(IPv6Interface(str(kernel_address)).ip)
+    except ValueError:
+        raise AddressMalformed(f"kernel_address is {kernel_address!r}, not an IPv6 address") from None
+    if in_prefix(kernel, config.prefix, config.prefix_length) or kernel in config.shared:
+        raise BadArgument(
+            f"kernel_address {kernel_address} is one of the stack's own addresses; "
+            "choose one outside of the prefix, like fd00:75::1"
+        )
+
+
 def _add_route(netlink: Netlink, prefix: str, name: str) -> None:
     try:
         netlink.add_route(prefix, device=name)
@@ -150,6 +187,14 @@ async def open_host(
         raise BadArgument("either a finished config, or a prefix and settings")
     if key_file is not None and config.scheme != "sealed":
         raise BadArgument(f"a key file is for the scheme 'sealed', not {config.scheme!r}")
+    _check_device(
+        config,
+        {"tun_name": tun_name, "namespace": namespace},
+        {"offload": offload, "route": route},
+        mtu,
+        kernel_cores,
+        kernel_address,
+    )
     algorithms: dict[str, type] = {}
     if isinstance(congestion, Mapping):
         algorithms.update(congestion)

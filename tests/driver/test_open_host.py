@@ -1,6 +1,7 @@
 """open_host: from text to a running host; against a kernel in a network namespace of its own."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from tests.driver.wires import fake_wire
 from tun import netns
 from tun.netlink import Netlink
 from tun.netns import Namespace
-from umuxstack.core.errors import AddressMalformed, BadArgument
+from umuxstack.core.errors import AddressMalformed, BadArgument, LocalError
 from umuxstack.driver.links.memory import memory_link_pair
 from umuxstack.host import make_config, open_host
 from umuxstack.keyfile import KeyFileInUse
@@ -63,6 +64,33 @@ async def test_wrong_arguments_are_refused_before_anything_is_opened(
 ) -> None:
     with pytest.raises(error):
         async with open_host(link=fake_wire()[0], **arguments):
+            raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("tun_name", 5, "tun_name is 5"),
+        ("namespace", 5, "namespace is 5"),
+        ("mtu", "1500", "mtu is '1500'"),
+        ("mtu", True, "mtu is True"),
+        ("offload", 1, "offload is 1"),
+        ("route", "no", "route is 'no'"),
+        ("kernel_cores", 3, "kernel_cores is 3"),
+        ("kernel_cores", ["1"], "core '1'"),
+        ("kernel_cores", [100_000], "core 100000; this machine has 0 to"),
+        ("kernel_cores", [-1], "core -1"),
+        ("kernel_address", 5, "not an IPv6 address"),
+        ("kernel_address", "fd00::1/200", "not an IPv6 address"),
+        ("kernel_address", "192.0.2.1", "not an IPv6 address"),
+        ("kernel_address", "2001:db8:1::9", "one of the stack's own addresses"),
+        ("kernel_address", "2001:db8:7::80", "one of the stack's own addresses"),
+    ],
+)
+async def test_what_a_device_cannot_be_is_refused_before_it_is_made(argument: str, value: Any, words: str) -> None:
+    """They came out as TypeError and ValueError from within; 5 became the address ::5, and the kernel took ours."""
+    with pytest.raises(LocalError, match=re.escape(words)):
+        async with open_host(prefix=PREFIX, shared=["2001:db8:7::80"], **{argument: value}):
             raise AssertionError("not reached")
 
 
