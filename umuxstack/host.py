@@ -8,7 +8,7 @@ happens; nothing is left behind but the key file.
 import logging
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import IPv6Interface
 from typing import Any, Final
@@ -28,7 +28,7 @@ from umuxstack.core.units import Address
 from umuxstack.core.wire.address import in_prefix, to_text
 from umuxstack.driver.addresses import several, to_address, to_prefix
 from umuxstack.driver.congestion_loader import register_spec
-from umuxstack.driver.fd_link import FdLink
+from umuxstack.driver.fd_link import Device, FdLink
 from umuxstack.driver.link import Link
 from umuxstack.driver.links.pcap import PcapLink
 from umuxstack.driver.links.pcapng import Sink
@@ -75,6 +75,22 @@ class _TunSettings:
     routes: tuple[str, ...]
     kernel_address: str | None
 
+    def restore(self, device: Device) -> None:
+        """Puts back the routes and the address that the kernel took away when somebody set the link down."""
+        assert isinstance(device, TunDevice)
+        try:
+            with Netlink(self.namespace) as netlink:
+                self._lead_to(netlink, device.name)
+        except OSError as error:
+            logger.warning("umuxstack: what leads to %s is not as it was: %s", device.name, error)
+
+    def _lead_to(self, netlink: Netlink, name: str) -> None:
+        for prefix in self.routes:
+            _add_route(netlink, prefix, name)
+        if self.kernel_address is not None:
+            with suppress(AlreadyExists):
+                netlink.add_address(name, self.kernel_address)
+
     def open(self) -> TunDevice:
         """Makes the device and brings it up, with its routes. Raises TunError; nothing is left then."""
         make = partial(TunDevice, self.name, mtu=self.mtu, offload=self.offload, kernel_cores=self.kernel_cores)
@@ -83,10 +99,7 @@ class _TunSettings:
             with Netlink(self.namespace) as netlink:
                 netlink.quiet(device.name)
                 netlink.up(device.name)
-                for prefix in self.routes:
-                    _add_route(netlink, prefix, device.name)
-                if self.kernel_address is not None:
-                    netlink.add_address(device.name, self.kernel_address)
+                self._lead_to(netlink, device.name)
         except BaseException:
             device.close()
             raise
@@ -168,7 +181,8 @@ async def open_host(
     `kernel_cores`: on which cores this machine's kernel receives what we send; (): on ours, within our writing. With
     the process on a core of its own and the kernel on the others, small packets cost it less (docs/speed.md).
     `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
-    prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from.
+    prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from. A device
+    that was deleted is made again; one that was down gets routes and address back when the host next sends.
     `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).
     `congestion`: the algorithm of all sessions by name or as "mine.py:Mine" (docs/congestion.md), or algorithms to
     choose from, by name. `capture`: a file or descriptor for a pcapng capture of the link; `qlog`: a folder for the
@@ -207,7 +221,8 @@ async def open_host(
             routes = _routes(config) if route else ()
             tun = _TunSettings(tun_name, where, mtu, offload, tuple(kernel_cores), routes, kernel_address)
             device = tun.open()
-            link = FdLink(device, reopen=attrs.evolve(tun, name=device.name).open)
+            again = attrs.evolve(tun, name=device.name)
+            link = FdLink(device, reopen=again.open, restore=again.restore)
             opened.callback(link.close)
         ledger: Ledger | None = None
         scheme: Scheme | None = None
