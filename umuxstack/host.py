@@ -7,7 +7,7 @@ happens; nothing is left behind but the key file.
 
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import IPv6Interface
@@ -20,6 +20,7 @@ from tun import netns
 from tun.device import TunDevice
 from tun.errors import AlreadyExists
 from tun.netlink import Netlink
+from tun.watch import LinkWatch
 from umuxstack.core.address.prefix import Prefix
 from umuxstack.core.address.scheme import Scheme
 from umuxstack.core.config import StackConfig
@@ -28,7 +29,7 @@ from umuxstack.core.units import Address
 from umuxstack.core.wire.address import in_prefix, to_text
 from umuxstack.driver.addresses import several, to_address, to_prefix
 from umuxstack.driver.congestion_loader import register_spec
-from umuxstack.driver.fd_link import Device, FdLink
+from umuxstack.driver.fd_link import FdLink
 from umuxstack.driver.link import Link
 from umuxstack.driver.links.pcap import PcapLink
 from umuxstack.driver.links.pcapng import Sink
@@ -75,14 +76,13 @@ class _TunSettings:
     routes: tuple[str, ...]
     kernel_address: str | None
 
-    def restore(self, device: Device) -> None:
+    def restore(self, name: str) -> None:
         """Puts back the routes and the address that the kernel took away when somebody set the link down."""
-        assert isinstance(device, TunDevice)
         try:
             with Netlink(self.namespace) as netlink:
-                self._lead_to(netlink, device.name)
+                self._lead_to(netlink, name)
         except OSError as error:
-            logger.warning("umuxstack: what leads to %s is not as it was: %s", device.name, error)
+            logger.warning("umuxstack: what leads to %s is not as it was: %s", name, error)
 
     def _lead_to(self, netlink: Netlink, name: str) -> None:
         for prefix in self.routes:
@@ -182,7 +182,7 @@ async def open_host(
     the process on a core of its own and the kernel on the others, small packets cost it less (docs/speed.md).
     `tun_name`: up to 15 bytes, "umux%d" by default. `mtu` in bytes. `kernel_address`: one more address outside of the
     prefix, given to the kernel's side of the TUN, so that the kernel itself has a source to talk to us from. A device
-    that was deleted is made again; one that was down gets routes and address back when the host next sends.
+    that was deleted is made again; one that was set down gets routes and address back with the link.
     `key_file`: keeps the sealed scheme's key, so that no address is issued twice over restarts (UM-13).
     `congestion`: the algorithm of all sessions by name or as "mine.py:Mine" (docs/congestion.md), or algorithms to
     choose from, by name. `capture`: a file or descriptor for a pcapng capture of the link; `qlog`: a folder for the
@@ -215,15 +215,16 @@ async def open_host(
     elif congestion is not None:
         name = register_spec(congestion, algorithms)
         config = attrs.evolve(config, tcp=attrs.evolve(config.tcp, congestion=name))
+    watch: LinkWatch | None = None
     async with AsyncExitStack() as opened:
         if link is None:
             where = None if namespace is None else opened.enter_context(netns.open_named(namespace))
             routes = _routes(config) if route else ()
             tun = _TunSettings(tun_name, where, mtu, offload, tuple(kernel_cores), routes, kernel_address)
             device = tun.open()
-            again = attrs.evolve(tun, name=device.name)
-            link = FdLink(device, reopen=again.open, restore=again.restore)
+            link = FdLink(device, reopen=attrs.evolve(tun, name=device.name).open)
             opened.callback(link.close)
+            watch = opened.enter_context(LinkWatch(where))
         ledger: Ledger | None = None
         scheme: Scheme | None = None
         if key_file is not None:
@@ -239,6 +240,8 @@ async def open_host(
         host = await opened.enter_async_context(
             Host(link, config, seed, scheme=scheme, linger=linger, congestion=algorithms, recorder=recorder)
         )
+        if watch is not None:
+            host.start_soon(_keep_led_to, watch, device.name, tun.restore)
         if tap is not None:
             tap.follow(host)
         if ledger is not None:
@@ -248,6 +251,18 @@ async def open_host(
             logs.callback(log.close)
             _keep_log(host, log)
         yield host
+
+
+async def _keep_led_to(watch: LinkWatch, name: str, restore: Callable[[str], None]) -> None:
+    """A link that is set down and up again keeps its routes, also if the host has nothing to send meanwhile."""
+    down = False
+    while True:
+        await trio.lowlevel.wait_readable(watch.fileno())
+        for link, up in watch.changes():
+            if link == name:
+                if up and down:
+                    await trio.to_thread.run_sync(restore, name)
+                down = not up
 
 
 def _keep_log(host: Host, log: QlogWriter) -> None:

@@ -151,26 +151,3 @@ async def test_closing_wakes_who_waits() -> None:
             link.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(device.end.fileno())
-
-
-async def test_what_led_to_a_device_is_put_back_when_it_takes_packets_again() -> None:
-    device, theirs = SocketDevice.pair()
-    restored: list[object] = []
-    link = FdLink(device, restore=restored.append)
-    packets: list[Outgoing] = [(ECHO_REQUEST, b"", 0, 0)]
-    with device.end, theirs:
-        assert link.write_batch(packets) == 1
-        with pytest.MonkeyPatch.context() as down:
-            down.setattr(device, "write_batch", failing_write)
-            for _ in range(2):
-                with pytest.raises(OSError, match="down"):
-                    link.write_batch(packets)
-        assert restored == []
-        for _ in range(2):
-            assert link.write_batch(packets) == 1
-        assert restored == [device]
-    link.close()
-
-
-def failing_write(packets: Sequence[Outgoing]) -> int:
-    raise OSError("the link is down")

@@ -294,6 +294,36 @@ async def test_a_session_lives_on_over_a_link_that_was_down(namespace: Namespace
 
 
 @pytest.mark.system
+async def test_a_host_that_sends_nothing_is_found_behind_a_link_that_was_down(namespace: Namespace) -> None:
+    """Only who sent something noticed that the link had been down; a server that waits stayed deaf."""
+    async with (
+        open_host(prefix=PREFIX, namespace=namespace.name, kernel_address=KERNEL, tun_name="umuxdown") as host,
+        await host.listen(80, address=SERVICE) as listener,
+    ):
+        for _ in range(2):
+            in_namespace(namespace, lambda netlink: netlink.down("umuxdown"))
+            in_namespace(namespace, lambda netlink: netlink.up("umuxdown"))
+            await until_led_to(namespace, "umuxdown")
+            with kernel_socket(namespace) as kernel, trio.fail_after(5):
+                await kernel.connect((SERVICE, 80))
+                async with await listener.accept() as ours:
+                    assert ours.remote_address[0] == KERNEL
+
+
+async def until_led_to(namespace: Namespace, device: str) -> None:
+    """At most 5 s: the routes come by a task of the host's."""
+
+    def led_to() -> bool:
+        with Netlink(namespace) as netlink:
+            routes = {route.prefix for route in netlink.routes() if route.device == device}
+            return PREFIX in routes and any(KERNEL in address for address in netlink.addresses(device))
+
+    with trio.fail_after(5):
+        while not led_to():
+            await trio.sleep(0.01)
+
+
+@pytest.mark.system
 async def test_a_session_lives_on_over_a_device_that_was_deleted(namespace: Namespace) -> None:
     async with (
         open_host(prefix=PREFIX, namespace=namespace.name, kernel_address=KERNEL, tun_name="umuxgone") as host,

@@ -31,22 +31,12 @@ class FdLink:
 
     With `reopen`, a device that failed to read is thrown away, and the next read (the pump paces
     them) tries to make another: so a deleted TUN can come back. `reopen` raises OSError if it cannot yet.
-    `restore` is called with a device that takes packets again after it took none: while it was down, the kernel has
-    forgotten what led to it.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        *,
-        reopen: Callable[[], Device] | None = None,
-        restore: Callable[[Device], None] | None = None,
-    ) -> None:
+    def __init__(self, device: Device, *, reopen: Callable[[], Device] | None = None) -> None:
         self.caps = LinkCaps(mtu=device.mtu, segmentation=device.segmentation, checksum=device.checksum)
         self._device: Device | None = device
         self._reopen = reopen
-        self._restore = restore
-        self._refused = False
         self._closed = False
 
     def _current(self) -> Device:
@@ -54,7 +44,6 @@ class FdLink:
             if self._closed or self._reopen is None:
                 raise trio.ClosedResourceError("the link is closed")
             self._device = self._reopen()
-            self._refused = False
         return self._device
 
     def read_batch(self, limit: int) -> list[Packet]:
@@ -67,17 +56,7 @@ class FdLink:
             raise
 
     def write_batch(self, packets: Sequence[Outgoing]) -> int:
-        device = self._current()
-        try:
-            taken = device.write_batch(packets)
-        except OSError:
-            self._refused = True
-            raise
-        if self._refused:
-            self._refused = False
-            if self._restore is not None:
-                self._restore(device)
-        return taken
+        return self._current().write_batch(packets)
 
     async def wait_readable(self) -> None:
         await trio.lowlevel.wait_readable(self._current().fileno())
